@@ -1,0 +1,1 @@
+"""The use case: decide, intend, sign, compare, complete; and its ports."""

@@ -1,0 +1,177 @@
+"""What issuing needs from outside; each composition root plugs in its own."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from shared.kernel.clock import Instant
+from shared.pki.certificates import Issuer
+from shared.pki.plan import Plan
+from shared.policy.grant import Grant
+from shared.policy.profile import Profile
+from shared.policy.request import EnrollmentRequest
+
+
+class Purpose(StrEnum):
+    """What a document is for; the signer checks that the document agrees (design.md §4)."""
+
+    LEAF = "leaf"
+    CRL = "crl"
+    OWN_RESPONDER = "own_responder"
+    CENTRAL_RESPONDER = "central_responder"
+    BIRTH_CSR = "birth_csr"
+    CA = "ca"  # central's root and fleet keys only
+
+
+class Priority(StrEnum):
+    """Order of the token's queue, most urgent first (design.md §6)."""
+
+    LINE = "line"
+    INTERACTIVE = "interactive"
+    RENEWAL = "renewal"
+    STATUS = "status"
+    AUDIT = "audit"
+
+
+class CertificateStatus(StrEnum):
+    """The lattice: revoked > hold > good; nothing turns revoked into good."""
+
+    GOOD = "good"
+    HOLD = "hold"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRecord:
+    """A row of the ledger as its users see it. ``der`` is None for stubs and voided serials."""
+
+    ca_id: str
+    serial: str
+    der: bytes | None
+    status: CertificateStatus
+    request_hash: bytes | None
+    issued_at_us: int
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What is committed before the key is used."""
+
+    intent_id: str
+    serial: str
+    ca_id: str
+    tbs: bytes
+    plan: Plan
+    request: EnrollmentRequest
+    idempotency_key: str
+    request_hash: bytes  # SHA-256 over the requested content: tells a retry from a reused key
+    replay_until_us: int  # a later equal request is a new one
+    grant_id: str | None
+    decided_at: Instant
+
+
+class IssuingKey(Protocol):
+    """An issuing CA whose key signs documents, not digests."""
+
+    @property
+    def issuer(self) -> Issuer:
+        """The CA's certificate, id and the addresses that go into what it issues."""
+        ...
+
+    async def sign(
+        self, document: bytes, purpose: Purpose, *, priority: Priority, reference: str
+    ) -> bytes:
+        """Sign a DER TBS; gives the raw signature value of the issuer's algorithm.
+
+        Raises TokenUnavailableError (before use of the key: the signer surely refused),
+        OutcomeUnknownError (it may have signed), ForbiddenError (document against its policy).
+        """
+        ...
+
+
+class Profiles(Protocol):
+    """The rules in force."""
+
+    def profile(self, name: str) -> Profile:
+        """Find the version in force; raises NotFoundError naming the known ones."""
+        ...
+
+    def grant(self) -> Grant | None:
+        """Give the grant in force; None where none is needed (central)."""
+        ...
+
+    def last_contact_us(self) -> int | None:
+        """When central last proved that it knows this gateway, UTC µs; None at central."""
+        ...
+
+
+class IssuingKeys(Protocol):
+    """Which CA signs now."""
+
+    def active(self, profile: str) -> IssuingKey:
+        """Give the key for this profile; raises UnavailableError when none can issue."""
+        ...
+
+    def of(self, ca_id: str) -> IssuingKey:
+        """Give the key of one CA, also a retired one; raises NotFoundError."""
+        ...
+
+
+class Ledger(Protocol):
+    """Serials and certificates, each call one durable commit (shared with others: group commit)."""
+
+    async def intend(self, intent: Intent) -> CertificateRecord | None:
+        """Commit the intent and the grant's unit; or give the certificate that a retry asks for.
+
+        Raises KeyReusedError, InProgressError (an equal one, or one for the same device, profile
+        and purpose is open), RefusedError (quota), ConflictError (line stopped, CA ended),
+        StorageFullError, OutcomeUnknownError.
+        """
+        ...
+
+    async def complete(self, intent: Intent, der: bytes) -> CertificateRecord:
+        """Release the one DER: compare-and-set on the open intent, fenced by CA and line state.
+
+        Emits ``certificate.issued`` in the same commit. Raises ConflictError when fenced.
+        """
+        ...
+
+    async def release(self, intent: Intent) -> None:
+        """Drop an intent whose key was surely not used; its unit returns to the grant."""
+        ...
+
+    async def void(self, intent: Intent, reason: str) -> None:
+        """Count an intent as signed: unit spent, serial on the CRL, ``certificate.voided``."""
+        ...
+
+    async def refuse(self, request: EnrollmentRequest, rule: str, value: str, why: str) -> None:
+        """Emit ``enrollment.refused``."""
+        ...
+
+    async def replay(
+        self, idempotency_key: str, request_hash: bytes, now_us: int
+    ) -> CertificateRecord | None:
+        """Find what an equal earlier request got, if it may be handed out again."""
+        ...
+
+    async def open_intents(self) -> list[Intent]:
+        """List what a crash left open, oldest first."""
+        ...
+
+    async def revoke(self, ca_id: str, serial: str, reason: str, actor: str) -> CertificateRecord:
+        """Revoke for good (RFC 5280 §5.3.1 reason names in snake case); idempotent.
+
+        Emits ``certificate.revoked`` in lane urgent. Raises NotFoundError, ConflictError.
+        """
+        ...
+
+    async def hold(self, ca_id: str, serial: str, hold_id: str, actor: str) -> CertificateRecord:
+        """Add a hold id to the set; one that was released before never holds again."""
+        ...
+
+    async def release_hold(
+        self, ca_id: str, serial: str, hold_id: str, actor: str
+    ) -> CertificateRecord:
+        """Release one hold id; the certificate is good again when none is left."""
+        ...

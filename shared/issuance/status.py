@@ -1,0 +1,194 @@
+"""Revocation and CRLs: the decision is durable at once, the signature follows when it can.
+
+A revocation never waits for the token: the ledger commits it, OCSP answers it from the database at
+once, and ``run`` signs the CRL as soon as the issuing key is ready (design.md §4, *Status*).
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.issuance.ports import CertificateRecord, IssuingKeys, Ledger, Priority, Purpose
+from shared.kernel.clock import US_PER_SECOND, Clock
+from shared.kernel.errors import BadRequestError, TmaError
+from shared.pki import crl
+from shared.pki.crl import CrlEntry
+
+_LOG = logging.getLogger(__name__)
+
+#: RFC 5280 §5.3.1 reasons that a revocation may state. certificateHold is ``hold``, removeFromCRL
+#: belongs to delta CRLs.
+REASONS = (
+    "unspecified",
+    "key_compromise",
+    "ca_compromise",
+    "affiliation_changed",
+    "superseded",
+    "cessation_of_operation",
+    "privilege_withdrawn",
+    "aa_compromise",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CrlSchedule:
+    """When CRLs are signed and how long they hold, in seconds.
+
+    ``lifetime_s`` must outlast the longest time without a link that the grant allows, because a
+    gateway whose box dies leaves its last CRL as the only one.
+    """
+
+    interval_s: int = 24 * 3600
+    lifetime_s: int = 180 * 24 * 3600
+    retry_s: int = 5
+
+
+class CrlStore(Protocol):
+    """What CRL signing needs from storage."""
+
+    async def crl_entries(self, ca_id: str) -> Sequence[CrlEntry]:
+        """Every unexpired serial of the CA that is revoked, voided or held."""
+        ...
+
+    async def chain_heads(self) -> bytes | None:
+        """CBOR of the outbox chain heads, anchored in the CRL; None where there is no outbox."""
+        ...
+
+    async def last_crl_number(self, ca_id: str) -> int:
+        """Give the highest CRLNumber ever given to this CA, 0 before the first."""
+        ...
+
+    async def last_crl_update_us(self, ca_id: str) -> int | None:
+        """Give thisUpdate of the newest CRL, UTC µs; None before the first."""
+        ...
+
+    async def save_crl(
+        self, ca_id: str, number: int, der: bytes, this_update_us: int, next_update_us: int
+    ) -> None:
+        """Make the CRL the one that is served and emit ``crl.published``, in one commit."""
+        ...
+
+
+class StatusService:
+    """Revokes, holds and releases certificates, and keeps every CRL of ``ca_ids`` fresh."""
+
+    def __init__(
+        self,
+        *,
+        keys: IssuingKeys,
+        ledger: Ledger,
+        crls: CrlStore,
+        clock: Clock,
+        ca_ids: Sequence[str],
+        schedule: CrlSchedule | None = None,
+    ) -> None:
+        """Take the ports and the CAs whose keys are here; ``run`` does the signing."""
+        self._keys = keys
+        self._ledger = ledger
+        self._crls = crls
+        self._clock = clock
+        self._ca_ids = list(ca_ids)
+        self._schedule = schedule or CrlSchedule()
+        self._wanted: set[str] = set()
+        self._wake = asyncio.Event()
+
+    async def revoke(self, ca_id: str, serial: str, reason: str, actor: str) -> CertificateRecord:
+        """Revoke for good; the same call again changes nothing.
+
+        Raises BadRequestError (unknown reason), NotFoundError, UnavailableError.
+        """
+        if reason not in REASONS:
+            raise BadRequestError(
+                f"“{reason}” is no revocation reason.",
+                remedy=f"Use one of: {', '.join(REASONS)}.",
+                pointer="/data/attributes/reason",
+            )
+        record = await self._ledger.revoke(ca_id, serial, reason, actor)
+        self.request_crl(ca_id)
+        return record
+
+    async def hold(self, ca_id: str, serial: str, hold_id: str, actor: str) -> CertificateRecord:
+        """Suspend a certificate under a hold id of the caller's choice; idempotent per id."""
+        record = await self._ledger.hold(ca_id, serial, hold_id, actor)
+        self.request_crl(ca_id)
+        return record
+
+    async def release_hold(
+        self, ca_id: str, serial: str, hold_id: str, actor: str
+    ) -> CertificateRecord:
+        """Release one hold id; other holds stay in force."""
+        record = await self._ledger.release_hold(ca_id, serial, hold_id, actor)
+        self.request_crl(ca_id)
+        return record
+
+    def add_ca(self, ca_id: str) -> None:
+        """Keep this CA's CRL fresh too, starting with an (empty) one at once."""
+        if ca_id not in self._ca_ids:
+            self._ca_ids.append(ca_id)
+        self.request_crl(ca_id)
+
+    def request_crl(self, ca_id: str) -> None:
+        """Ask for a fresh CRL soon; many requests become one CRL. Ignored for foreign CAs."""
+        if ca_id in self._ca_ids:
+            self._wanted.add(ca_id)
+            self._wake.set()
+
+    async def sign_crl(self, ca_id: str) -> bytes:
+        """Sign and publish one CRL now. CRLNumber = max(last + 1, Unix µs): it never falls back.
+
+        Raises TokenUnavailableError, OutcomeUnknownError, StorageFullError.
+        """
+        key = self._keys.of(ca_id)
+        now_us = self._clock.now().utc_us
+        number = max(await self._crls.last_crl_number(ca_id) + 1, now_us)
+        next_update_us = now_us + self._schedule.lifetime_s * US_PER_SECOND
+        tbs = crl.unsigned(
+            key.issuer,
+            number,
+            now_us,
+            next_update_us,
+            await self._crls.crl_entries(ca_id),
+            await self._crls.chain_heads(),
+        )
+        signature = await key.sign(
+            tbs, Purpose.CRL, priority=Priority.STATUS, reference=f"crl {number}"
+        )
+        der = crl.assemble(tbs, signature, key.issuer)
+        await self._crls.save_crl(ca_id, number, der, now_us, next_update_us)
+        return der
+
+    async def run(self) -> None:
+        """Sign what is due or wanted, until cancelled. What fails is tried again, not dropped."""
+        while True:
+            await self._want_what_is_due()
+            failed = [ca_id for ca_id in sorted(self._wanted) if not await self._tried(ca_id)]
+            if failed:
+                await asyncio.sleep(self._schedule.retry_s)
+            else:
+                await self._wait_for_want(min(60, self._schedule.interval_s))
+
+    async def _wait_for_want(self, longest_s: float) -> None:
+        if not self._wanted:  # else a revocation came in while another CRL was signed
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), longest_s)
+
+    async def _tried(self, ca_id: str) -> bool:
+        self._wanted.discard(ca_id)  # before the entries are read: a later revocation asks again
+        try:
+            await self.sign_crl(ca_id)
+        except TmaError as error:
+            _LOG.warning("The CRL of CA %s is not signed yet: %s", ca_id, error.message)
+            self._wanted.add(ca_id)
+            return False
+        return True
+
+    async def _want_what_is_due(self) -> None:
+        now_us = self._clock.now().utc_us
+        for ca_id in self._ca_ids:
+            last_us = await self._crls.last_crl_update_us(ca_id)
+            if last_us is None or now_us - last_us >= self._schedule.interval_s * US_PER_SECOND:
+                self._wanted.add(ca_id)

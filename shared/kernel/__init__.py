@@ -1,0 +1,1 @@
+"""The ground floor: time, identifiers, errors, limits and deterministic CBOR. No I/O."""

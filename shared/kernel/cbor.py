@@ -1,0 +1,52 @@
+"""Deterministic CBOR: one value, one encoding, so that hashes and signatures mean the value.
+
+cbor2 accepts duplicate keys and trailing bytes and sorts maps length-first (research/sync.md), so
+what is decoded is encoded again and must be the same bytes. Map keys are text only.
+"""
+
+from io import BytesIO
+from typing import Any
+
+import cbor2
+
+from shared.kernel.errors import BadRequestError
+
+#: What an event or message body may hold.
+CborValue = Any
+
+
+def encode(value: CborValue) -> bytes:
+    """Encode by RFC 8949 §4.2.1 as cbor2 orders it; equal values give equal bytes."""
+    return cbor2.dumps(value, canonical=True)
+
+
+def decode(data: bytes, *, limit: int) -> CborValue:
+    """Decode one item that is exactly ``data``, at most ``limit`` bytes long.
+
+    Raises BadRequestError when the bytes are too many, malformed, not in the one encoding that
+    ``encode`` gives, or hold a map key that is no text.
+    """
+    if len(data) > limit:
+        raise BadRequestError(f"The message has {len(data)} bytes; at most {limit} are accepted.")
+    try:
+        value = cbor2.CBORDecoder(BytesIO(data)).decode()
+        exact = encode(value) == data
+    except Exception as error:  # cbor2 raises many types on hostile input
+        raise BadRequestError("The message is not valid CBOR.") from error
+    if not exact:
+        raise BadRequestError("The message is not in deterministic CBOR encoding.")
+    _require_text_keys(value)
+    return value
+
+
+def _require_text_keys(value: CborValue) -> None:
+    """Walk maps and arrays without recursion and refuse keys that are no text."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            if not all(isinstance(key, str) for key in item):  # pyright: ignore[reportUnknownVariableType]
+                raise BadRequestError("A map in the message has a key that is not text.")
+            pending.extend(item.values())  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
+        elif isinstance(item, list | tuple):
+            pending.extend(item)  # pyright: ignore[reportUnknownArgumentType]

@@ -1,0 +1,17 @@
+"""Object identifiers that cryptography does not name, and our own."""
+
+from cryptography.x509 import ObjectIdentifier
+
+#: hardwareModuleName, an otherName for IDevIDs (RFC 4108 §5, IEEE 802.1AR).
+HARDWARE_MODULE_NAME = ObjectIdentifier("1.3.6.1.5.5.7.8.4")
+ECDSA_WITH_SHA256 = ObjectIdentifier("1.2.840.10045.4.3.2")
+ECDSA_WITH_SHA384 = ObjectIdentifier("1.2.840.10045.4.3.3")
+ECDSA_WITH_SHA512 = ObjectIdentifier("1.2.840.10045.4.3.4")
+SHA1 = ObjectIdentifier("1.3.14.3.2.26")
+SHA256 = ObjectIdentifier("2.16.840.1.101.3.4.2.1")
+OCSP_BASIC = ObjectIdentifier("1.3.6.1.5.5.7.48.1.1")
+OCSP_NONCE = ObjectIdentifier("1.3.6.1.5.5.7.48.1.2")
+#: Private CRL extension: the heads of the issuer's event chain, a DER OCTET STRING. The arc 2.25
+#: needs no registration; the number below it is the first 28 bits of a random UUID, because Go's
+#: decoder (31 bits) and pkilint's (28 bits) refuse a whole document for a larger arc.
+CHAIN_HEADS = ObjectIdentifier("2.25.188747810")

@@ -1,0 +1,61 @@
+"""The decided content of one certificate: what policy hands to the certificate builder.
+
+It sits in ``pki`` so that this layer never imports policy.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+#: 99991231235959Z, "no well-defined expiration date" (RFC 5280 §4.1.2.5), in UTC µs.
+NO_EXPIRY_US = 253_402_300_799_000_000
+
+
+class AltNameKind(StrEnum):
+    """Kinds of subject alternative name (RFC 5280 §4.2.1.6) that this version can put in."""
+
+    DNS = "dns"
+    IP = "ip"
+    URI = "uri"
+    EMAIL = "email"
+    HARDWARE_MODULE = "hardware_module"  # RFC 4108 §5: "type-OID:serial", for IDevIDs
+
+
+@dataclass(frozen=True, slots=True)
+class NameAttribute:
+    """One attribute of a distinguished name: dotted OID and text."""
+
+    oid: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class AltName:
+    """One subject alternative name in text form."""
+
+    kind: AltNameKind
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a certificate will say, except its issuer and serial number.
+
+    Times are UTC µs and fall on whole seconds. ``public_key`` is a DER SubjectPublicKeyInfo.
+    ``key_usage`` holds RFC 5280 bit names in snake case, ``extended_key_usage`` dotted OIDs,
+    ``extensions`` further ones as (dotted OID, critical, DER value).
+    """
+
+    profile: str
+    profile_version: int
+    purpose: str
+    subject: tuple[NameAttribute, ...]
+    alt_names: tuple[AltName, ...]
+    public_key: bytes
+    not_before_us: int
+    not_after_us: int
+    key_usage: tuple[str, ...]
+    extended_key_usage: tuple[str, ...]
+    extensions: tuple[tuple[str, bool, bytes], ...] = ()
+    ca_path_length: int | None = None  # None: an end entity (CA:FALSE)
+    no_check: bool = False  # id-pkix-ocsp-nocheck (RFC 6960 §4.2.2.2.1)
+    status_pointers: bool = True  # CRL distribution points and AIA of the issuer

@@ -1,0 +1,105 @@
+"""Certification requests (PKCS#10, RFC 2986). Parsing proves possession of the private key."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from shared.kernel import limits
+from shared.kernel.errors import BadRequestError, TooLargeError
+from shared.pki import keys, names, oids, signed
+from shared.pki.plan import AltName, NameAttribute
+
+_DER_MARK = bytes((signed.SEQUENCE,))
+_SIGNATURE_ALGORITHMS = {
+    oids.ECDSA_WITH_SHA256: ec.ECDSA(hashes.SHA256()),
+    oids.ECDSA_WITH_SHA384: ec.ECDSA(hashes.SHA384()),
+    oids.ECDSA_WITH_SHA512: ec.ECDSA(hashes.SHA512()),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CertificationRequest:
+    """What a requester wants certified; it exists only after the signature was verified.
+
+    ``public_key`` is a DER SubjectPublicKeyInfo of an allowed type. Subject and alternative names
+    are as asked for: policy decides on them. Of the requested extensions only the alternative
+    names count, the profile says the rest.
+    """
+
+    public_key: bytes
+    subject: tuple[NameAttribute, ...]
+    alt_names: tuple[AltName, ...]
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read one request in DER or PEM and verify its signature (the only maker).
+
+        Raises TooLargeError, and BadRequestError that says what is wrong: encoding, key type,
+        signature, attribute given twice, kind of alternative name.
+        """
+        if len(data) > limits.CSR_BYTES_MAX:
+            raise TooLargeError(
+                f"The certification request has {len(data)} bytes; "
+                f"at most {limits.CSR_BYTES_MAX} are accepted."
+            )
+        try:
+            return cls._read(_load(data))
+        except BadRequestError:
+            raise
+        except Exception as error:  # the parser raises many types on hostile input
+            raise BadRequestError("The certification request is malformed.") from error
+
+    @classmethod
+    def _read(cls, csr: x509.CertificateSigningRequest) -> Self:
+        public_key = _proven_key(csr)
+        attributes = [attribute.oid for attribute in csr.attributes]
+        if len(set(attributes)) != len(attributes):
+            raise BadRequestError("The certification request holds an attribute twice.")
+        return cls(public_key, names.decode_name(csr.subject), _alt_names(csr))
+
+
+def _load(data: bytes) -> x509.CertificateSigningRequest:
+    if data[:1] == _DER_MARK:
+        return x509.load_der_x509_csr(data)
+    return x509.load_pem_x509_csr(data)
+
+
+def _proven_key(csr: x509.CertificateSigningRequest) -> bytes:
+    """Give the public key in its one encoding, once the request verifies under it.
+
+    The key's type is checked before it costs a verification.
+    """
+    try:
+        key = csr.public_key()
+    except (UnsupportedAlgorithm, ValueError):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not keys.key_type(spki := keys.spki(key)):
+        raise BadRequestError(
+            "The certification request's public key is of a type that is not certified here.",
+            remedy="Make a key on the curve NIST P-256.",
+        )
+    algorithm = _SIGNATURE_ALGORITHMS.get(csr.signature_algorithm_oid)
+    if algorithm is None:
+        raise BadRequestError(
+            "The certification request is not signed by ECDSA with SHA-256, SHA-384 or SHA-512."
+        )
+    try:
+        key.verify(csr.signature, csr.tbs_certrequest_bytes, algorithm)
+    except InvalidSignature as error:
+        raise BadRequestError(
+            "The certification request's signature does not verify under its own public key.",
+            remedy="Sign the request with the private key that belongs to its public key.",
+        ) from error
+    return spki
+
+
+def _alt_names(csr: x509.CertificateSigningRequest) -> tuple[AltName, ...]:
+    try:
+        extension = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(map(names.decode_alt_name, extension.value))

@@ -1,0 +1,47 @@
+"""The common form of certificates, CRLs and OCSP answers: document, algorithm, signature."""
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from shared.kernel.errors import IntegrityError
+from shared.pki import keys
+
+#: The one signature algorithm of P-256 issuers: ecdsa-with-SHA256 (RFC 5758 §3.2).
+HASH = hashes.SHA256()
+ALGORITHM = ec.ECDSA(HASH)
+ALGORITHM_IDENTIFIER = bytes.fromhex("300a06082a8648ce3d040302")
+#: Signs twins, whose signature is thrown away: no secret.
+THROWAWAY_KEY = keys.generate()
+
+#: Universal tags (X.680 §8.6).
+INTEGER, BIT_STRING, OCTET_STRING, ENUMERATED = 0x02, 0x03, 0x04, 0x0A
+UTC_TIME, GENERALIZED_TIME, SEQUENCE = 0x17, 0x18, 0x30
+_LONG_LENGTH = 0x80
+
+
+def tlv(tag: int, content: bytes) -> bytes:
+    """Encode one DER value with a single-byte tag (X.690 §8.1, §10.1)."""
+    length = len(content)
+    if length < _LONG_LENGTH:
+        return bytes((tag, length)) + content
+    length_bytes = length.to_bytes((length.bit_length() + 7) // 8, "big")
+    return bytes((tag, _LONG_LENGTH | len(length_bytes))) + length_bytes + content
+
+
+def join(document: bytes, signature: bytes, trailer: bytes = b"") -> bytes:
+    """Join a DER document and its signature value; an OCSP answer's trailer are certificates."""
+    value = tlv(BIT_STRING, b"\x00" + signature)
+    return tlv(SEQUENCE, document + ALGORITHM_IDENTIFIER + value + trailer)
+
+
+def assemble(document: bytes, signature: bytes, public_key: ec.EllipticCurvePublicKey) -> bytes:
+    """Join a DER document and its signature value (for ECDSA a DER Ecdsa-Sig-Value, RFC 3279).
+
+    Raises IntegrityError when the signature is not by this key over exactly this document.
+    """
+    try:
+        public_key.verify(signature, document, ALGORITHM)
+    except InvalidSignature as error:
+        raise IntegrityError("The signature was not made by the issuing CA's key.") from error
+    return join(document, signature)

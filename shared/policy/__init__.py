@@ -1,0 +1,1 @@
+"""Pure rules: profiles, grants, bundles and the one decision function."""

@@ -1,0 +1,1 @@
+"""Replication without I/O: events, envelopes, outbox, inbox, receipts, reconcile, scheduling."""

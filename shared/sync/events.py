@@ -1,0 +1,341 @@
+"""What one side tells the other: the catalogue of event types and the encoding of one event.
+
+A type has a lane, a schema version and a body. An event whose type or schema is not known here is
+still an event: it decodes, is stored as received, and goes to quarantine (design.md §5, *Poison*).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Strict, ValidationError
+
+from shared.kernel import cbor, limits
+from shared.kernel.clock import ClockQuality, Instant
+from shared.kernel.errors import BadRequestError
+from shared.kernel.ids import Random, uuid7
+
+
+class Lane(IntEnum):
+    """The two queues of each segment; the number is what is stored and sent."""
+
+    URGENT = 0  # revocation, key compromise, security: always first
+    NORMAL = 1
+
+
+class Direction(StrEnum):
+    """Which way an event travels; part of each hash and each signature."""
+
+    UP = "up"  # gateway to central
+    DOWN = "dn"  # central to gateway
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One fact. Times are UTC µs, and monotonic ns of the named boot; ``id`` is a UUIDv7."""
+
+    id: str
+    type: str
+    schema: int
+    utc_us: int
+    mono_ns: int
+    boot_id: str
+    clock: str
+    actor: str
+    body: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+class _Body(BaseModel):
+    """A body says exactly what its schema version names."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class _FrozenBody(_Body):
+    """A body whose core never changes: what a later version adds is ignored, never in the way."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class SegmentOpened(_Body):
+    """Sequence 1 of both lanes; ``parent_heads`` maps lane names to (sequence, hash)."""
+
+    segment: str
+    parent: str | None
+    parent_heads: dict[str, Annotated[tuple[int, bytes], Strict(strict=False)]]
+    start_counter: int
+    boot_id: str
+    version: str
+
+
+class CertificateIssued(_Body):
+    """A certificate that was released; the one time its DER travels. ``replaces``: ca_id/serial."""
+
+    ca_id: str
+    serial: str
+    der: bytes
+    profile: str
+    profile_version: int
+    purpose: str
+    device_id: str | None
+    alias: str
+    protocol: str
+    principal: str
+    metadata: dict[str, str]
+    grant_id: str | None
+    test: bool
+    replaces: str | None
+    intent_id: str
+
+
+class CertificateVoided(_Body):
+    """A serial that counts as signed although nothing was released."""
+
+    ca_id: str
+    serial: str
+    reason: str
+    profile: str | None
+    device_id: str | None
+    grant_id: str | None
+
+
+class CertificateRevoked(_FrozenBody):
+    """Revoked for good; ``reason`` is an RFC 5280 §5.3.1 name in snake case."""
+
+    ca_id: str
+    serial: str
+    reason: str
+    revoked_at_us: int
+    device_id: str | None = None
+
+
+class CertificateHold(_FrozenBody):
+    """One hold id was added (``certificate.held``) or lifted (``certificate.released``)."""
+
+    ca_id: str
+    serial: str
+    hold_id: str
+
+
+class EnrollmentRefused(_Body):
+    """A request that a rule refused, with the reason in plain words."""
+
+    profile: str
+    principal: str
+    protocol: str
+    device_id: str | None
+    rule: str
+    value: str
+    why: str
+
+
+class CrlPublished(_Body):
+    """A CRL as it is served."""
+
+    ca_id: str
+    number: int
+    der: bytes
+
+
+class ResponderIssued(_Body):
+    """The certificate of central's pinned OCSP responder key for this gateway's CA."""
+
+    ca_id: str
+    der: bytes
+
+
+class DirectiveApplied(_Body):
+    """What became of a directive: ``result`` is applied, ignored or failed."""
+
+    kind: str
+    subject: str
+    incarnation: str
+    number: int
+    result: str
+    detail: str
+
+
+class AgentStarted(_Body):
+    """The agent runs; ``recovered`` counts the open intents that it finished or voided."""
+
+    version: str
+    recovered: int
+
+
+class TokenChanged(_Body):
+    """The token that holds the CA key came, went or failed."""
+
+    state: str
+    detail: str
+
+
+class HistoryGap(_FrozenBody):
+    """An operator went on although events may be missing."""
+
+    detail: str
+
+
+class _Directive(_FrozenBody):
+    """An order of central; the newest (incarnation, number) per kind and subject is in force."""
+
+    incarnation: str
+    number: int
+
+
+class DirectiveBundle(_Directive):
+    """Profiles and CA certificates in force; ``document`` is ``shared.policy.bundle``'s."""
+
+    document: dict[str, Any]
+
+
+class DirectiveGrant(_Directive):
+    """What the gateway may do without asking; ``document`` is ``shared.policy.grant``'s."""
+
+    document: dict[str, Any]
+
+
+class DirectiveRevoke(_Directive):
+    """Revoke one of the gateway's certificates."""
+
+    ca_id: str
+    serial: str
+    reason: str
+
+
+class DirectiveHold(_Directive):
+    """Add (``directive.hold``) or lift (``directive.release``) one hold id."""
+
+    ca_id: str
+    serial: str
+    hold_id: str
+
+
+class DirectiveCrl(_Directive):
+    """The CRL of a parent CA."""
+
+    ca_id: str
+    der: bytes
+
+
+class DirectiveResponder(_Directive):
+    """Certify this key of central (DER SubjectPublicKeyInfo) as OCSP responder of the CA."""
+
+    ca_id: str
+    spki: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """One line of the catalogue. ``lane`` None: the event opens both lanes."""
+
+    lane: Lane | None
+    schema: int
+    body: type[_Body]
+
+    def accepts(self, schema: int) -> bool:
+        """Tell if a body of that schema version can be read: frozen ones always can."""
+        return schema == self.schema or (schema > 0 and issubclass(self.body, _FrozenBody))
+
+
+OPENED: Literal["segment.opened"] = "segment.opened"
+
+CATALOGUE: Mapping[str, EventType] = {
+    OPENED: EventType(None, 1, SegmentOpened),
+    "certificate.issued": EventType(Lane.NORMAL, 1, CertificateIssued),
+    "certificate.voided": EventType(Lane.NORMAL, 1, CertificateVoided),
+    "certificate.revoked": EventType(Lane.URGENT, 1, CertificateRevoked),
+    "certificate.held": EventType(Lane.URGENT, 1, CertificateHold),
+    "certificate.released": EventType(Lane.URGENT, 1, CertificateHold),
+    "enrollment.refused": EventType(Lane.NORMAL, 1, EnrollmentRefused),
+    "crl.published": EventType(Lane.NORMAL, 1, CrlPublished),
+    "responder.issued": EventType(Lane.URGENT, 1, ResponderIssued),
+    "directive.applied": EventType(Lane.NORMAL, 1, DirectiveApplied),
+    "agent.started": EventType(Lane.NORMAL, 1, AgentStarted),
+    "token.changed": EventType(Lane.NORMAL, 1, TokenChanged),
+    "history.gap": EventType(Lane.URGENT, 1, HistoryGap),
+    "directive.bundle": EventType(Lane.NORMAL, 1, DirectiveBundle),
+    "directive.grant": EventType(Lane.NORMAL, 1, DirectiveGrant),
+    "directive.revoke": EventType(Lane.URGENT, 1, DirectiveRevoke),
+    "directive.hold": EventType(Lane.URGENT, 1, DirectiveHold),
+    "directive.release": EventType(Lane.URGENT, 1, DirectiveHold),
+    "directive.crl": EventType(Lane.NORMAL, 1, DirectiveCrl),
+    "directive.responder": EventType(Lane.NORMAL, 1, DirectiveResponder),
+}
+
+
+def lane_of(type_name: str) -> Lane:
+    """Give the lane in which events of that type are written. Raises BadRequestError."""
+    known = CATALOGUE.get(type_name)
+    if known is None or known.lane is None:
+        raise BadRequestError(f"Events of type {type_name!r} are not emitted.")
+    return known.lane
+
+
+def create(
+    type_name: str, body: Mapping[str, Any], *, actor: str, now: Instant, random: Random
+) -> Event:
+    """Make an event of a known type; the body must match the catalogue (BadRequestError)."""
+    known = CATALOGUE.get(type_name)
+    event = Event(
+        id=uuid7(now, random),
+        type=type_name,
+        schema=known.schema if known else 0,
+        utc_us=now.utc_us,
+        mono_ns=now.mono_ns,
+        boot_id=now.boot_id,
+        clock=now.quality.value,
+        actor=actor,
+        body=body,
+    )
+    check(event)
+    return event
+
+
+def check(event: Event) -> BaseModel:
+    """Give the body as its model. Raises BadRequestError: unknown type, schema or wrong body."""
+    known = CATALOGUE.get(event.type)
+    if known is None or not known.accepts(event.schema):
+        raise BadRequestError(
+            f"Events of type {event.type!r}, schema {event.schema}, are not known to this version."
+        )
+    try:
+        return known.body.model_validate(event.body)
+    except ValidationError as error:
+        fields = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors()}))
+        raise BadRequestError(f"The body of {event.type!r} is wrong at: {fields}.") from error
+
+
+def encode(event: Event) -> bytes:
+    """Encode deterministically. Raises BadRequestError when it is larger than an event may be."""
+    data = cbor.encode({name: getattr(event, name) for name in _TYPES} | {"body": {**event.body}})
+    if len(data) > limits.EVENT_BYTES_MAX:
+        raise BadRequestError(
+            f"The event has {len(data)} bytes; at most {limits.EVENT_BYTES_MAX} are allowed."
+        )
+    return data
+
+
+def decode(data: bytes) -> Event:
+    """Decode an event of any type; its body is not judged (see ``check``). BadRequestError."""
+    value = cbor.decode(data, limit=limits.EVENT_BYTES_MAX)
+    # Exact types: a bool is an int to Python, but no time.
+    if not isinstance(value, dict) or {name: type(one) for name, one in value.items()} != _TYPES:  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        raise BadRequestError("The event does not have exactly the fields of an event.")
+    event = Event(**value)  # pyright: ignore[reportUnknownArgumentType] - checked just above
+    if event.clock not in set(ClockQuality):
+        raise BadRequestError("The event's clock quality is not known.")
+    return event
+
+
+_TYPES: Mapping[str, type] = {
+    "id": str,
+    "type": str,
+    "schema": int,
+    "utc_us": int,
+    "mono_ns": int,
+    "boot_id": str,
+    "clock": str,
+    "actor": str,
+    "body": dict,
+}

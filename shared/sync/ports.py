@@ -1,0 +1,201 @@
+"""What replication needs from storage.
+
+All rules live in ``shared.sync`` as *units*: synchronous functions over a ``LinkTransaction``,
+safe to run again. ``LinkStore.run`` runs one of them in one database transaction. Both are bound
+to one link: one peer and its direction (design.md §5).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeVar
+
+from shared.sync.events import Event, Lane
+
+Result = TypeVar("Result")
+
+
+class Head(NamedTuple):
+    """The last event of a lane: its sequence (0: none) and its chain hash."""
+
+    sequence: int
+    hash: bytes
+
+
+class Cursor(NamedTuple):
+    """How far a lane is: contiguously applied, its chain hash there, contained in a backup."""
+
+    applied: int
+    hash: bytes
+    archived: int
+
+
+#: The cursor of a lane of which nothing is known.
+NOTHING = Cursor(0, bytes(32), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What an opening event says. ``parent_heads`` has both lanes, or none without a parent."""
+
+    name: str
+    parent: str | None
+    parent_heads: Mapping[Lane, Head]
+    start_counter: int
+    boot_id: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutSegment:
+    """One of our own segments: its heads, and what the peer confirmed of it, for both lanes."""
+
+    segment: Segment
+    is_open: bool
+    heads: Mapping[Lane, Head]
+    confirmed: Mapping[Lane, Cursor]
+
+
+class Row(NamedTuple):
+    """One event of a lane as stored: the exact bytes and their chain hash."""
+
+    sequence: int
+    event: bytes
+    hash: bytes
+    type: str
+
+
+class OutboxTransaction(Protocol):
+    """Our events to this peer, inside one transaction."""
+
+    def open_segment(self) -> Segment:
+        """Open a new segment, child of the open one: row and opening event of both lanes.
+
+        The former open segment becomes sealed; its heads are named as ``parent_heads``.
+        """
+        ...
+
+    def out_segments(self, sealed: int) -> Sequence[OutSegment]:
+        """Give the open segment, then the ``sealed`` oldest ones that are not drained.
+
+        Drained: sealed, and applied equals the head in both lanes.
+        """
+        ...
+
+    def out_rows(
+        self, segment: str, lane: Lane, after: int, events: int, size: int
+    ) -> Sequence[Row]:
+        """Read at most ``events`` events after a sequence, in order, of about ``size`` bytes.
+
+        Stops before the sum of event bytes passes ``size``, but gives at least one if there is
+        one. Gives nothing when the row at ``after + 1`` was pruned.
+        """
+        ...
+
+    def out_hash(self, segment: str, lane: Lane, sequence: int) -> bytes | None:
+        """Give the chain hash at a sequence; None if there is no row (pruned, or beyond)."""
+        ...
+
+    def out_cursor(self, segment: str, lane: Lane) -> Cursor:
+        """Give what the peer confirmed (``NOTHING`` if never)."""
+        ...
+
+    def set_out_cursor(self, segment: str, lane: Lane, cursor: Cursor) -> None:
+        """Store what the peer confirmed; a drained sealed segment changes its state by this."""
+        ...
+
+    def prune(self, segment: str, lane: Lane, through: int) -> None:
+        """Delete the rows up to and including ``through``."""
+        ...
+
+    def rewind(self) -> None:
+        """Let every confirmed cursor with applied > archived fall back to archived.
+
+        The hash becomes that of the row at ``archived``, which is never pruned. Segments that
+        were drained become undrained by this where they must.
+        """
+        ...
+
+    def backlog(self) -> int:
+        """Count the events that the peer did not confirm as applied, over all segments."""
+        ...
+
+    def peer_incarnation(self) -> str:
+        """Give the peer's incarnation at the last welcome ('' before the first)."""
+        ...
+
+    def set_peer_incarnation(self, incarnation: str) -> None:
+        """Remember the peer's incarnation."""
+        ...
+
+
+class InboxTransaction(Protocol):
+    """The peer's events to us, inside one transaction."""
+
+    def in_cursor(self, segment: str, lane: Lane) -> Cursor:
+        """Tell how far the lane is applied here (``NOTHING`` if unknown). Kept for ever."""
+        ...
+
+    def in_cursors(self, newest: int) -> Mapping[tuple[str, Lane], Cursor]:
+        """Give the cursors of the ``newest`` segments of the peer."""
+        ...
+
+    def in_row(self, segment: str, lane: Lane, sequence: int) -> Row | None:
+        """Give a received event with its chain hash; None if it is not held."""
+        ...
+
+    def in_segment(self, name: str) -> Segment | None:
+        """Give a segment of the peer as its opening event described it."""
+        ...
+
+    def child_of(self, name: str) -> Segment | None:
+        """Give the segment that names this one as its parent, and thereby closes it."""
+        ...
+
+    def root(self) -> str | None:
+        """Give the peer's segment without a parent that no join ended; None before it."""
+        ...
+
+    def add_segment(self, segment: Segment) -> None:
+        """Remember a segment of the peer."""
+        ...
+
+    def append(self, segment: str, lane: Lane, rows: Sequence[Row]) -> None:
+        """Store raw events as received; a row that exists already is an error (a tripwire)."""
+        ...
+
+    def set_in_cursor(self, segment: str, lane: Lane, head: Head) -> None:
+        """Move applied and its hash; archived stays."""
+        ...
+
+    def savepoint(self) -> AbstractContextManager[None]:
+        """Undo the statements of the block when an exception leaves it.
+
+        Lock, disk and interrupt errors leave it as UnavailableError (or kin), and so does
+        a transaction that the database has dropped: they are retried, never quarantined.
+        """
+        ...
+
+    def apply(self, event: Event) -> None:
+        """Apply the effects of one event of the peer; raises when it cannot be applied."""
+        ...
+
+    def quarantine(self, segment: str, lane: Lane, row: Row, reason: str) -> None:
+        """Keep an event that could not be applied, for another try after an upgrade."""
+        ...
+
+
+class LinkTransaction(OutboxTransaction, InboxTransaction, Protocol):
+    """Both halves of one link in one transaction."""
+
+
+#: A rule to run in one transaction; it may run more than once and must then give the same.
+Unit = Callable[[LinkTransaction], Result]
+
+
+class LinkStore(Protocol):
+    """Runs units for one link."""
+
+    async def run(self, unit: Unit[Result]) -> Result:
+        """Run the unit and return once it is durable. Raises UnavailableError: try again."""
+        ...

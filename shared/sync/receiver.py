@@ -1,0 +1,72 @@
+"""The receiving half of a link: one transaction at a time over what has come in."""
+
+from collections.abc import Callable
+from functools import partial
+
+from shared.kernel.clock import Instant
+from shared.sync import inbox
+from shared.sync.effects import Alarm, Effects, Run
+from shared.sync.envelope import Address, Batch
+from shared.sync.events import Lane
+from shared.sync.inbox import Acceptance, Outcome
+from shared.sync.ports import Cursor, LinkTransaction
+
+Cursors = dict[tuple[str, Lane], Cursor]
+
+
+class Receiver:
+    """Applies batches and has them confirmed after their commit; drops what exceeds its credit.
+
+    ``confirm`` makes the receipt, ``refused`` says what a refused history means here.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        credit: int,
+        confirm: Callable[[Cursors, Instant], Effects],
+        refused: Callable[[Acceptance, Instant], Effects],
+    ) -> None:
+        self._address = address
+        self._limit = credit
+        self._confirm = confirm
+        self._refused = refused
+        self._waiting: list[tuple[Batch, int]] = []
+        self._running = 0  # bytes inside the transaction under way
+
+    @property
+    def credit(self) -> int:
+        """How many bytes the peer may have under way in all."""
+        return self._limit
+
+    def take(self, batch: Batch, size: int) -> Effects:
+        """Queue an authentic batch of ``size`` bytes. What does not fit is sent again later."""
+        if self._running + sum(size for _, size in self._waiting) + size > self._limit:
+            return []
+        self._waiting.append((batch, size))
+        return [] if self._running else self._next()
+
+    def _next(self) -> Effects:
+        batches = [batch for batch, _ in self._waiting]
+        self._running = sum(size for _, size in self._waiting)
+        self._waiting.clear()
+        return [Run(partial(_accept_all, self._address, batches), self._accepted)]
+
+    def _accepted(self, acceptances: list[Acceptance], now: Instant) -> Effects:
+        self._running = 0
+        cursors = {(one.segment, one.lane): one.cursor for one in acceptances}
+        effects = self._confirm(cursors, now)
+        for one in acceptances:
+            if one.outcome is Outcome.REFUSED:
+                effects += self._refused(one, now)
+            elif one.outcome is Outcome.BROKEN:
+                effects.append(Alarm(one.reason))
+            elif one.quarantined:
+                effects.append(
+                    Alarm(f"{one.quarantined} events of segment {one.segment} are quarantined.")
+                )
+        return effects + (self._next() if self._waiting else [])
+
+
+def _accept_all(address: Address, batches: list[Batch], store: LinkTransaction) -> list[Acceptance]:
+    return [inbox.accept(store, address, batch) for batch in batches]

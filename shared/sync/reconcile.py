@@ -1,0 +1,101 @@
+"""Hello and welcome: telling resume, a restored copy, a clone and a stranger apart."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shared.kernel import limits
+from shared.kernel.errors import BadRequestError
+from shared.sync import events, lineage
+from shared.sync.events import Lane
+from shared.sync.lineage import Finding, Verdict
+from shared.sync.messages import Hello, HelloSegment, Mark, cursors_of, marks_of
+from shared.sync.outbox import Contradiction, confirm
+from shared.sync.ports import Cursor, Head, LinkTransaction, Row, Segment
+from shared.sync.segments import opens_after_outage
+
+#: Central opens a segment per incarnation, so a few hold all that can still be under way.
+_PEER_SEGMENTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a gateway says of itself in a hello."""
+
+    incarnation: str
+    backlog: int
+    segments: list[HelloSegment]
+    cursors: list[Mark]
+
+
+def introduce(store: LinkTransaction, outage_us: int) -> Standing:
+    """Prepare a hello; open a segment first if the outage was long."""
+    if opens_after_outage(outage_us, store.backlog()):
+        store.open_segment()
+    return Standing(
+        incarnation=store.peer_incarnation(),
+        backlog=store.backlog(),
+        segments=[HelloSegment.of(out) for out in store.out_segments(limits.SEGMENTS_IN_HELLO_MAX)],
+        cursors=marks_of(store.in_cursors(_PEER_SEGMENTS)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What central found; ``cursors`` answers for each lane that the hello names.
+
+    ``contradiction`` is between the gateway's cursors and our own outbox.
+    """
+
+    finding: Finding | None
+    cursors: Mapping[tuple[str, Lane], Cursor]
+    contradiction: Contradiction | None
+
+
+def examine(store: LinkTransaction, hello: Hello) -> Examination | None:
+    """Compare a hello with what is held of this gateway, and confirm what it has of ours.
+
+    None: the hello is older than events that are held already, so it says nothing any more.
+    Raises BadRequestError when the hello cannot be read.
+    """
+    described = [segment.described() for segment in hello.segments]
+    if any(_overtaken(store, hello, *one) for one in described):
+        return None
+    cursors = {
+        (segment.name, lane): store.in_cursor(segment.name, lane)
+        for segment, _ in described
+        for lane in Lane
+    }
+    finding = _closed(store, described[0][0])
+    for segment, heads in described:
+        finding = (
+            finding or lineage.judge(store, segment) or lineage.behind(store, segment.name, heads)
+        )
+    contradiction = None if finding else confirm(store, cursors_of(hello.cursors))
+    return Examination(finding, cursors, contradiction)
+
+
+def _closed(store: LinkTransaction, segment: Segment) -> Finding | None:
+    child = store.child_of(segment.name)
+    if child is None:
+        return None
+    reason = f"Segment {segment.name} goes on here, but segment {child.name} has followed it."
+    return Finding(Verdict.CLONE, reason)
+
+
+def _overtaken(
+    store: LinkTransaction, hello: Hello, segment: Segment, heads: Mapping[Lane, Head]
+) -> bool:
+    """Tell if what follows the named heads here was made after the hello, in the same boot."""
+    places = [(segment.name, lane, head.sequence + 1) for lane, head in heads.items()]
+    if child := store.child_of(segment.name):
+        places.extend((child.name, lane, 1) for lane in Lane)
+    rows = (store.in_row(*place) for place in places)
+    return any(_made_after(hello, row) for row in rows if row is not None)
+
+
+def _made_after(hello: Hello, row: Row) -> bool:
+    try:
+        event = events.decode(row.event)
+    except BadRequestError:
+        return False
+    return event.boot_id == hello.boot_id and event.mono_ns >= hello.mono_ns

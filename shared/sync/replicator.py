@@ -1,0 +1,343 @@
+"""The two ends of a link. Each takes inputs and gives effects; ``then`` of a Run is an input too.
+
+Both hold one Sender and one Receiver; they differ in who asks (hello) and who judges (welcome).
+Nothing in here survives a crash, and nothing needs to: storage and the next hello tell it all.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from shared.kernel.clock import Instant
+from shared.kernel.errors import TmaError
+from shared.kernel.ids import Random
+from shared.sync import envelope, outbox, reconcile
+from shared.sync.effects import Alarm, Contact, Effects, Online, Progress, Run, Send, Stop, topic
+from shared.sync.envelope import Address, Batch, FindKey, Kind, Message, Signer
+from shared.sync.events import Direction
+from shared.sync.inbox import Acceptance
+from shared.sync.lineage import Finding, Verdict
+from shared.sync.messages import Call, Hello, Receipt, Welcome, cursors_of, marks_of
+from shared.sync.outbox import Conflict, Contradiction
+from shared.sync.receiver import Cursors, Receiver
+from shared.sync.reconcile import Examination, Standing
+from shared.sync.sender import WINDOW_BYTES, Sender
+
+#: A hello is repeated until it is answered, and then as a sign of life with a fresh answer.
+_ASK_NS = 2 * 10**9
+_ASK_NS_MAX = 60 * 10**9
+_HEARTBEAT_NS = 60 * 10**9
+
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Our signing key, and how to find the peer's by kid (UntrustedError: not known)."""
+
+    signer: Signer
+    find: FindKey
+
+
+class _End:
+    """What both ends of a link do alike."""
+
+    def __init__(
+        self, gateway: str, keys: Keys, outward: Direction, incarnation: str, credit: int
+    ) -> None:
+        inward = Direction.UP if outward is Direction.DOWN else Direction.DOWN
+        self._keys = keys
+        self._to = Address(gateway, outward)
+        self._from = Address(gateway, inward)
+        self._incarnation = incarnation  # central's, whichever end this is
+        self._window = 1
+        self._sender = Sender(self._seal_batch, self._contradicted)
+        self._receiver = Receiver(self._from, credit, self._receipt, self._refused)
+
+    def wake(self, now: Instant) -> Effects:
+        """Send new events. Call after each commit that wrote any."""
+        return self._sender.wake(now)
+
+    def disconnected(self, now: Instant) -> None:
+        """Take note that the link is gone."""
+        del now
+        self._sender.stop()
+
+    def received(self, kind: Kind, payload: bytes, now: Instant) -> Effects:
+        """Take a message from the link. What is not authentic has no effect but an alarm."""
+        try:
+            return self._received(kind, payload, now)
+        except TmaError as error:
+            return [Alarm(f"A {kind.value} message was ignored: {error.message}")]
+
+    def _received(self, kind: Kind, payload: bytes, now: Instant) -> Effects:
+        raise NotImplementedError
+
+    def _contradicted(self, contradiction: Contradiction) -> Effects:
+        raise NotImplementedError
+
+    def _receipt(self, cursors: Cursors, now: Instant) -> Effects:
+        raise NotImplementedError
+
+    def _refused(self, acceptance: Acceptance, now: Instant) -> Effects:
+        raise NotImplementedError
+
+    def _confirmation(self, cursors: Cursors, now: Instant) -> Send:
+        receipt = Receipt(
+            incarnation=self._incarnation,
+            utc_us=now.utc_us,
+            marks=marks_of(cursors),
+            credit=self._receiver.credit,
+        )
+        return self._send(Kind.RECEIPT, receipt)
+
+    def _batch(self, payload: bytes) -> tuple[Batch, Effects]:
+        batch = envelope.open_(payload, self._keys.find, self._from)
+        return batch, self._receiver.take(batch, len(payload))
+
+    def _open(self, model: type[AnyMessage], kind: Kind, payload: bytes) -> AnyMessage:
+        return model.open_(kind, payload, self._keys.find, self._from)
+
+    def _send(self, kind: Kind, message: Message) -> Send:
+        name = topic(self._to.gateway, self._to.direction, kind.value)
+        return Send(kind, name, message.seal(kind, self._keys.signer, self._to))
+
+    def _seal_batch(self, batch: Batch) -> Send:
+        return self._send(Kind.EVENTS, batch)
+
+
+class GatewayReplicator(_End):
+    """The gateway's end: says hello, drains its outbox once welcome, applies directives."""
+
+    def __init__(
+        self,
+        gateway: str,
+        keys: Keys,
+        *,
+        version: str,
+        random: Random,
+        now: Instant,
+        credit: int = WINDOW_BYTES,
+    ) -> None:
+        super().__init__(gateway, keys, Direction.UP, "", credit)
+        self._version = version
+        self._random = random
+        self._connected = False
+        self._lost_at_ns = now.mono_ns  # when the link was lost, or we started without one
+        self._nonce = b""
+        self._pause_ns = _ASK_NS
+        self._ask_at_ns = 0
+
+    def connected(self, receive_maximum: int, now: Instant) -> Effects:
+        """Say hello on a fresh link. ``receive_maximum`` is the broker's (MQTT 5 §3.2.2.3.3)."""
+        self._connected = True
+        self._window = receive_maximum
+        return self._ask_anew((now.mono_ns - self._lost_at_ns) // 1_000, now)
+
+    def disconnected(self, now: Instant) -> None:
+        """Take note that the link is gone."""
+        super().disconnected(now)
+        if self._connected:
+            self._lost_at_ns = now.mono_ns
+        self._connected = False
+
+    def tick(self, now: Instant) -> Effects:
+        """Let time pass: repeat what was not answered. Call about once a second."""
+        if not self._connected:
+            return []
+        if now.mono_ns < self._ask_at_ns:
+            return self._sender.tick(now)
+        if not self._nonce:
+            return self._ask_anew(0, now)
+        return [Online(online=False, reason="Central does not answer."), *self._ask(0, now)]
+
+    def _ask_anew(self, outage_us: int, now: Instant) -> Effects:
+        self._nonce = self._random(16)
+        self._pause_ns = _ASK_NS
+        return self._ask(outage_us, now)
+
+    def _ask(self, outage_us: int, now: Instant) -> Effects:
+        self._ask_at_ns = now.mono_ns + self._pause_ns
+        self._pause_ns = min(2 * self._pause_ns, _ASK_NS_MAX)
+        introduce = partial(reconcile.introduce, outage_us=outage_us)
+        return [Run(introduce, partial(self._introduced, self._nonce, now))]
+
+    def _introduced(
+        self, nonce: bytes, asked: Instant, standing: Standing, now: Instant
+    ) -> Effects:
+        del now  # the hello speaks of the state at ``asked`` or later, never earlier
+        if nonce != self._nonce or not self._connected:
+            return []
+        hello = Hello(
+            nonce=nonce,
+            boot_id=asked.boot_id,
+            mono_ns=asked.mono_ns,
+            incarnation=standing.incarnation,
+            version=self._version,
+            backlog=standing.backlog,
+            segments=standing.segments,
+            cursors=standing.cursors,
+        )
+        return [self._send(Kind.HELLO, hello)]
+
+    def _received(self, kind: Kind, payload: bytes, now: Instant) -> Effects:
+        if kind is Kind.EVENTS:
+            return self._batch(payload)[1]
+        if kind is Kind.WELCOME:
+            return self._welcome(self._open(Welcome, kind, payload), now)
+        if kind is Kind.RECEIPT:
+            return self._take_receipt(self._open(Receipt, kind, payload), now)
+        if kind is Kind.CALL:
+            self._open(Call, kind, payload)
+            self._sender.stop()
+            return self._ask_anew(0, now) if self._connected else []
+        return []
+
+    def _welcome(self, welcome: Welcome, now: Instant) -> Effects:
+        if welcome.nonce != self._nonce or not self._connected:
+            return []  # an answer to an earlier hello, or one that was answered already
+        self._nonce = b""
+        self._ask_at_ns = now.mono_ns + _HEARTBEAT_NS
+        if welcome.verdict is not Verdict.RESUME:
+            self._sender.stop()
+            return [Stop(welcome.verdict, welcome.reason)]
+        if welcome.incarnation != self._incarnation:
+            self._sender.stop()
+            self._incarnation = welcome.incarnation
+        cursors = cursors_of(welcome.cursors)
+        take = partial(outbox.welcomed, incarnation=welcome.incarnation, cursors=cursors)
+        return [Contact(welcome.utc_us), Run(take, partial(self._settled, welcome))]
+
+    def _settled(
+        self, welcome: Welcome, contradiction: Contradiction | None, now: Instant
+    ) -> Effects:
+        if contradiction is not None:
+            return self._contradicted(contradiction)
+        if not self._connected or self._sender.live:
+            return []
+        return self._sender.start(self._window, welcome.credit, now)
+
+    def _take_receipt(self, receipt: Receipt, now: Instant) -> Effects:
+        if receipt.incarnation == self._incarnation:
+            return self._sender.confirmed(cursors_of(receipt.marks), receipt.credit, now)
+        if not self._sender.live:
+            return []
+        self._sender.stop()  # central came back as another one: what it has is to be asked
+        return self._ask_anew(0, now)
+
+    def _contradicted(self, contradiction: Contradiction) -> Effects:
+        self._sender.stop()
+        match contradiction.kind:
+            case Conflict.AHEAD:
+                return [Stop(Verdict.RESTORED, contradiction.reason)]
+            case Conflict.FORKED:
+                return [Stop(Verdict.CLONE, contradiction.reason)]
+            case Conflict.LOST:
+                return [Alarm(contradiction.reason)]
+
+    def _receipt(self, cursors: Cursors, now: Instant) -> Effects:
+        archived = {  # central's directives are kept here as documents: applied is enough
+            lane: cursor._replace(archived=cursor.applied) for lane, cursor in cursors.items()
+        }
+        return [self._confirmation(archived, now)]
+
+    def _refused(self, acceptance: Acceptance, now: Instant) -> Effects:
+        del now
+        return [Alarm(f"Central's directives contradict each other: {acceptance.reason}")]
+
+
+class CentralReplicator(_End):
+    """Central's end of the link to one gateway: judges hellos, applies events, sends directives.
+
+    ``blocked`` is what an earlier examination found, kept by the registry until a person decides.
+    """
+
+    def __init__(
+        self,
+        gateway: str,
+        keys: Keys,
+        *,
+        incarnation: str,
+        blocked: Finding | None = None,
+        credit: int = WINDOW_BYTES,
+    ) -> None:
+        super().__init__(gateway, keys, Direction.DOWN, incarnation, credit)
+        self._blocked = blocked
+
+    def connected(self, receive_maximum: int, now: Instant) -> Effects:
+        """Call for a hello: central is (back) at the broker. ``receive_maximum`` as above."""
+        self._window = receive_maximum
+        return [self._call(now)]
+
+    def block(self, finding: Finding, now: Instant) -> Effects:
+        """Refuse this gateway from now on and let it know."""
+        self._blocked = finding
+        self._sender.stop()
+        return [Stop(finding.verdict, finding.reason), self._call(now)]
+
+    def archived(self, cursors: Cursors, now: Instant) -> Effects:
+        """Tell which marks rose because a backup was read back; call after that commit."""
+        return self._receipt(cursors, now)
+
+    def tick(self, now: Instant) -> Effects:
+        """Let time pass: repeat what was not answered. Call about once a second."""
+        return self._sender.tick(now)
+
+    def _call(self, now: Instant) -> Send:
+        call = Call(incarnation=self._incarnation, utc_us=now.utc_us)
+        return self._send(Kind.CALL, call)
+
+    def _received(self, kind: Kind, payload: bytes, now: Instant) -> Effects:
+        if kind is Kind.HELLO:
+            hello = self._open(Hello, kind, payload)
+            examine = partial(reconcile.examine, hello=hello)
+            return [Run(examine, partial(self._examined, hello))]
+        if self._blocked is not None:
+            return []
+        if kind is Kind.EVENTS:
+            batch, effects = self._batch(payload)
+            return [Contact(now.utc_us), Progress(batch.backlog), *effects]
+        if kind is Kind.RECEIPT:
+            receipt = self._open(Receipt, kind, payload)
+            if receipt.incarnation == self._incarnation:
+                return self._sender.confirmed(cursors_of(receipt.marks), receipt.credit, now)
+        return []
+
+    def _examined(self, hello: Hello, examination: Examination | None, now: Instant) -> Effects:
+        if examination is None:
+            return []
+        finding = self._blocked or examination.finding
+        welcome = Welcome(
+            nonce=hello.nonce,
+            incarnation=self._incarnation,
+            verdict=finding.verdict if finding else Verdict.RESUME,
+            reason=finding.reason if finding else "",
+            utc_us=now.utc_us,
+            cursors=marks_of(examination.cursors),
+            credit=self._receiver.credit,
+        )
+        effects: Effects = [
+            Contact(now.utc_us),
+            Progress(hello.backlog, hello.version),
+            self._send(Kind.WELCOME, welcome),
+        ]
+        if finding is not None:
+            self._sender.stop()
+            self._blocked = finding
+            return [*effects, Stop(*finding)]
+        if examination.contradiction is not None:
+            effects += self._contradicted(examination.contradiction)
+        return effects + self._sender.start(self._window, WINDOW_BYTES, now)
+
+    def _contradicted(self, contradiction: Contradiction) -> Effects:
+        return [
+            Alarm(
+                f"This gateway holds directives that are not in our books: {contradiction.reason}"
+            )
+        ]
+
+    def _receipt(self, cursors: Cursors, now: Instant) -> Effects:
+        return [] if self._blocked else [self._confirmation(cursors, now)]
+
+    def _refused(self, acceptance: Acceptance, now: Instant) -> Effects:
+        return self.block(Finding(acceptance.verdict, acceptance.reason), now)

@@ -1,0 +1,233 @@
+"""A gateway whose database is an old copy, and two gateways under one name: seen and said."""
+
+from collections.abc import Callable
+
+import pytest
+
+from shared.sync.events import Direction
+from shared.sync.lineage import Verdict
+from shared.sync.segments import Witness, is_restored_copy
+from tests.support.sim_load import burst, heal, issue, live_through
+from tests.support.sim_store import State
+from tests.support.sim_world import CALM, Chaos, Node, World, require
+
+_BAD_LINK = Chaos(crash=0, busy=0.02)
+
+
+def _drained_world(seed: int) -> World:
+    world = World(seed, CALM)
+    burst(world, 20)
+    world.run(60, until=world.drained)
+    require(world.drained(), "the first events did not arrive")
+    return world
+
+
+def _restart_from(node: Node, state: State) -> None:
+    node.crash()
+    node.state = state.copy()
+
+
+def _verdicts(node: Node) -> set[Verdict]:
+    return {stop.verdict for stop in node.stops}
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_an_old_copy_that_lost_events_is_restored(seed: int) -> None:
+    world = _drained_world(seed)
+    old = world.gateway.state.copy()
+    burst(world, 30)
+    world.run(60, until=world.drained)
+    held = dict(world.central.state.inbox)
+    world.expect_stop, world.chaos = True, _BAD_LINK
+    _restart_from(world.gateway, old)
+    world.run(400)
+    assert _verdicts(world.central) == {Verdict.RESTORED}
+    assert _verdicts(world.gateway) == {Verdict.RESTORED}
+    assert world.central.state.inbox == held, "events of the copy were taken"
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_an_old_copy_whose_segment_was_followed_is_a_clone(seed: int) -> None:
+    """All of the old segment is in the copy, but the living gateway has opened the next."""
+    world = _drained_world(seed)
+    old = world.gateway.state.copy()
+    world.gateway.crash()
+    world.run(60)
+    burst(world, 5)
+    world.run(60, until=world.drained)
+    world.expect_stop = True
+    _restart_from(world.gateway, old)
+    world.run(400)
+    assert _verdicts(world.gateway) == {Verdict.CLONE}
+
+
+def test_an_old_copy_that_lost_nothing_goes_on() -> None:
+    world = _drained_world(1)
+    _restart_from(world.gateway, world.gateway.state)
+    world.run(60)
+    burst(world, 5)
+    heal(world)
+    world.check_complete()
+
+
+def _clone(world: World) -> Node:
+    """Copy the gateway's disk into a second box, which starts at once."""
+    twin = Node(world, "twin", Direction.UP, world.gateway.state.copy())
+    world.nodes.append(twin)
+    world.expect_stop = True
+    twin.start()
+    return twin
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_two_boxes_with_one_name_are_stopped(seed: int) -> None:
+    """Which of the two is seen first depends on who speaks first: the twin's new segment may start
+    behind what the other has sent on in the old one, just as an old copy's would."""
+    world = _drained_world(seed)
+    twin = _clone(world)
+    world.chaos = _BAD_LINK
+    for number in range(60):
+        for node in (world.gateway, twin):
+            serial = f"{number + 5000:032x}"
+            node.write(lambda tx, serial=serial: issue(tx, serial))
+        world.run(10)
+    world.run(900)
+    assert _verdicts(world.central) & {Verdict.CLONE, Verdict.RESTORED}
+    for node in (world.gateway, twin):
+        assert node.stops, f"{node.name} was not told"
+
+
+def test_a_twin_in_the_same_segment_never_takes_the_others_receipts_for_its_own() -> None:
+    """Both write sequence 22 of one segment: central's hash there decides whose was taken."""
+    world = _drained_world(2)
+    common = world.gateway.state
+    for node in (world.gateway, _clone(world)):
+        node.state = common.copy()
+        node.write(lambda tx, name=node.name: tx.emit("history.gap", {"detail": name}))
+    world.run(900)
+    assert _verdicts(world.central) == {Verdict.CLONE}
+    wrong = [
+        node
+        for node in world.nodes
+        if node.direction is Direction.UP
+        for (segment, lane), cursor in node.state.out_cursors.items()
+        if cursor.hash != node.state.outbox[segment, lane, cursor.applied].hash
+    ]
+    assert wrong == []
+
+
+def test_a_gateway_that_lost_everything_must_join_again() -> None:
+    world = _drained_world(3)
+    world.expect_stop = True
+    _restart_from(world.gateway, State())
+    world.run(400)
+    assert _verdicts(world.gateway) == {Verdict.UNKNOWN}
+
+
+def test_a_blocked_gateway_stays_blocked() -> None:
+    world = _drained_world(4)
+    old = world.gateway.state.copy()
+    burst(world, 5)
+    world.run(60, until=world.drained)
+    world.expect_stop = True
+    _restart_from(world.gateway, old)
+    world.run(100)
+    held = dict(world.central.state.inbox)
+    world.gateway.stops.clear()
+    burst(world, 5)
+    world.run(900)
+    assert world.central.state.inbox == held
+    assert world.gateway.stops
+
+
+def _start(state: State, world: World) -> State:
+    node = Node(world, "offline", Direction.UP, state.copy())
+    tx = node.transaction()
+    tx.start()
+    return tx.state
+
+
+def _witness(state: State) -> Witness:
+    name, segment = next(reversed(state.out_segments.items()))
+    return Witness(segment.start_counter, name, _heads(state))
+
+
+def _heads(state: State):
+    name = next(reversed(state.out_segments))
+    return {lane: head for (segment, lane), head in state.heads.items() if segment == name}
+
+
+def _is_copy(witness: Witness | None, state: State) -> bool:
+    newest = next(reversed(state.out_segments.values()), None)
+    return is_restored_copy(witness, newest, _heads(state) if newest else {})
+
+
+def _write(state: State, world: World) -> State:
+    tx = Node(world, "offline", Direction.UP, state.copy()).transaction()
+    issue(tx, "1" * 32)
+    return tx.state
+
+
+def _return_of_link(state: State, world: World) -> State:
+    tx = Node(world, "offline", Direction.UP, state.copy()).transaction()
+    tx.open_segment()
+    return tx.state
+
+
+@pytest.mark.parametrize("step", [_start, _write, _return_of_link])
+def test_the_witness_tells_a_copy_offline(step: Callable[[State, World], State]) -> None:
+    """Database one opening ahead of the witness: a crash. Witness ahead: an old copy."""
+    world = World(5, CALM)
+    old = _write(_start(State(), world), world)
+    new = step(old, world)
+    assert _is_copy(_witness(new), old)
+    assert not _is_copy(_witness(old), new)
+    assert not _is_copy(_witness(new), new)
+    assert not _is_copy(None, old)
+    assert _is_copy(_witness(old), State())
+    assert Witness.decode(_witness(new).encode()) == _witness(new)
+
+
+def test_the_witness_tells_a_copy_that_started_as_often() -> None:
+    world = World(6, CALM)
+    old = _write(_start(State(), world), world)
+    living, copy = _start(old, world), _start(old, world)
+    assert _is_copy(_witness(living), copy)
+
+
+def test_an_unused_segment_is_used_on() -> None:
+    world = World(7, CALM)
+    state = _start(State(), world)
+    assert _start(state, world).out_segments == state.out_segments
+    used = _write(state, world)
+    assert len(_start(used, world).out_segments) == 2
+
+
+def test_a_long_outage_with_a_backlog_opens_a_segment() -> None:
+    world = _drained_world(8)
+    segments = len(world.gateway.state.out_segments)
+    for seconds, events, opened in ((30, 1500, 0), (100, 900, 0), (100, 1500, 1)):
+        world.partition(world.gateway, seconds)
+        burst(world, events)
+        world.run(seconds + 1)
+        world.run(600, until=world.drained)
+        segments += opened
+        assert len(world.gateway.state.out_segments) == segments
+
+
+def test_live_events_overtake_a_backlog_without_starving_it() -> None:
+    world = _drained_world(9)
+    world.partition(world.gateway, 100)
+    burst(world, 2500)
+    world.run(101)
+    live = next(reversed(world.gateway.state.out_segments))
+    burst(world, 1)
+    world.run(60, until=lambda: any(place[0] == live for place in world.central.state.inbox))
+    assert not world.drained()
+    heal(world)
+    world.check_complete()
+
+
+def test_a_bad_day_of_a_healthy_gateway_is_never_taken_for_a_copy() -> None:
+    for seed in range(1000, 1010):
+        live_through(World(seed, Chaos(late=0.2, duplicate=0.2)), seconds=60)

@@ -1,0 +1,81 @@
+"""The same certificate from another builder: cryptography's, with a key that is thrown away."""
+
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import AuthorityInformationAccessOID
+
+from shared.kernel.clock import datetime_of
+from shared.pki import keys, names
+from shared.pki.certificates import Issuer
+from shared.pki.plan import Plan
+
+_USAGES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
+
+
+def twin(plan: Plan, issuer: Issuer | None, serial: int) -> bytes:
+    """Give the TBSCertificate of the plan; ``issuer`` None: self-signed."""
+    subject = names.encode_name(plan.subject)
+    builder = (
+        x509.CertificateBuilder()
+        .issuer_name(issuer.certificate.subject if issuer else subject)
+        .subject_name(subject)
+        .public_key(keys.load_spki(plan.public_key))
+        .serial_number(serial)
+        .not_valid_before(datetime_of(plan.not_before_us))
+        .not_valid_after(datetime_of(plan.not_after_us))
+    )
+    for value, critical in [*_issuers(plan, issuer), *_own(plan)]:
+        builder = builder.add_extension(value, critical)
+    return builder.sign(keys.generate(), SHA256()).tbs_certificate_bytes
+
+
+def _issuers(plan: Plan, issuer: Issuer | None):
+    if issuer is None:
+        return
+    identifier = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    yield x509.AuthorityKeyIdentifier(identifier.value.digest, None, None), False
+    if not plan.status_pointers:
+        return
+    if issuer.crl_urls:
+        point = x509.DistributionPoint(_uris(issuer.crl_urls), None, None, None)
+        yield x509.CRLDistributionPoints([point]), False
+    access = [
+        x509.AccessDescription(AuthorityInformationAccessOID.OCSP, uri)
+        for uri in _uris(issuer.ocsp_urls)
+    ] + [
+        x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, uri)
+        for uri in _uris(issuer.ca_urls)
+    ]
+    if access:
+        yield x509.AuthorityInformationAccess(access), False
+
+
+def _own(plan: Plan):
+    yield x509.SubjectKeyIdentifier(keys.key_identifier(plan.public_key)), False
+    is_ca = plan.ca_path_length is not None
+    yield x509.BasicConstraints(is_ca, plan.ca_path_length), True
+    yield x509.KeyUsage(**{usage: usage in plan.key_usage for usage in _USAGES}), True
+    if plan.extended_key_usage:
+        oids = map(x509.ObjectIdentifier, plan.extended_key_usage)
+        yield x509.ExtendedKeyUsage(oids), False
+    if plan.no_check:
+        yield x509.OCSPNoCheck(), False
+    for oid, critical, value in plan.extensions:
+        yield x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), critical
+    if plan.alt_names:
+        alternatives = x509.SubjectAlternativeName(map(names.encode_alt_name, plan.alt_names))
+        yield alternatives, not plan.subject
+
+
+def _uris(urls: tuple[str, ...]) -> list[x509.UniformResourceIdentifier]:
+    return [x509.UniformResourceIdentifier(url) for url in urls]

@@ -1,0 +1,213 @@
+"""Storage of the simulator: one link's tables in memory, with a state before and after a commit."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+from shared.kernel.clock import Instant
+from shared.kernel.ids import Random
+from shared.sync import events
+from shared.sync.events import OPENED, Direction, Event, Lane
+from shared.sync.outbox import GENESIS_HASH, chain_hash
+from shared.sync.ports import NOTHING, Cursor, Head, LinkTransaction, OutSegment, Row, Segment
+from shared.sync.segments import opening_body, reusable
+
+Result = TypeVar("Result")
+Place = tuple[str, Lane, int]
+LaneName = tuple[str, Lane]
+GATEWAY = "gw-07"
+
+
+@dataclass
+class State:
+    """Everything that is durable on one side of a link."""
+
+    out_segments: dict[str, Segment] = field(default_factory=dict)
+    outbox: dict[Place, Row] = field(default_factory=dict)
+    heads: dict[LaneName, Head] = field(default_factory=dict)
+    out_cursors: dict[LaneName, Cursor] = field(default_factory=dict)
+    in_segments: dict[str, Segment] = field(default_factory=dict)
+    inbox: dict[Place, Row] = field(default_factory=dict)
+    in_cursors: dict[LaneName, Cursor] = field(default_factory=dict)
+    quarantined: dict[Place, Row] = field(default_factory=dict)
+    effects: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def copy(self) -> "State":
+        return State(**{one.name: dict(getattr(self, one.name)) for one in fields(self)})
+
+
+@dataclass
+class MemoryTransaction(LinkTransaction):
+    """The port over a working copy of the state."""
+
+    state: State
+    direction: Direction  # of our own events
+    now: Instant
+    random: Random
+    apply_to: Callable[[dict[str, Any], Event], None]
+
+    def emit(self, type_name: str, body: Mapping[str, Any], lane: Lane | None = None) -> None:
+        known = type_name in events.CATALOGUE
+        maker = events.create if known else unknown
+        event = maker(type_name, body, actor="sim", now=self.now, random=self.random)
+        if not self.state.out_segments:
+            self.open_segment()
+        name = next(reversed(self.state.out_segments))
+        self._write(name, events.lane_of(type_name) if lane is None else lane, event)
+
+    def start(self) -> Segment:
+        """What an agent does at its start: open a segment unless the open one is unused."""
+        name = next(reversed(self.state.out_segments), None)
+        if name and reusable({lane: self.state.heads[name, lane] for lane in Lane}):
+            return self.state.out_segments[name]
+        return self.open_segment(1)
+
+    def open_segment(self, starts: int = 0) -> Segment:
+        state = self.state
+        parent = next(reversed(state.out_segments), None)
+        heads = {lane: state.heads[parent, lane] for lane in Lane} if parent else {}
+        counter = starts + (state.out_segments[parent].start_counter if parent else 0)
+        name = self.random(16).hex()
+        segment = Segment(name, parent, heads, counter, self.now.boot_id, "sim")
+        state.out_segments[name] = segment
+        event = events.create(
+            OPENED, opening_body(segment), actor="system", now=self.now, random=self.random
+        )
+        for lane in Lane:
+            state.heads[name, lane] = Head(0, GENESIS_HASH)
+            self._write(name, lane, event)
+        return segment
+
+    def _write(self, name: str, lane: Lane, event: Event) -> None:
+        head = self.state.heads[name, lane]
+        data, number = events.encode(event), head.sequence + 1
+        digest = chain_hash(head.hash, GATEWAY, self.direction, name, lane, number, data)
+        self.state.outbox[name, lane, number] = Row(number, data, digest, event.type)
+        self.state.heads[name, lane] = Head(number, digest)
+
+    def out_segments(self, sealed: int) -> Sequence[OutSegment]:
+        open_name = next(reversed(self.state.out_segments), None)
+        found = [
+            OutSegment(
+                segment,
+                name == open_name,
+                {lane: self.state.heads[name, lane] for lane in Lane},
+                {lane: self.out_cursor(name, lane) for lane in Lane},
+            )
+            for name, segment in self.state.out_segments.items()
+        ]
+        undrained = [
+            out
+            for out in found[:-1]
+            if any(out.confirmed[lane].applied < out.heads[lane].sequence for lane in Lane)
+        ]
+        return found[-1:] + undrained[:sealed]
+
+    def out_rows(
+        self, segment: str, lane: Lane, after: int, events: int, size: int
+    ) -> Sequence[Row]:
+        rows: list[Row] = []
+        while len(rows) < events and (
+            row := self.state.outbox.get((segment, lane, after + len(rows) + 1))
+        ):
+            size -= len(row.event)
+            if rows and size < 0:
+                break
+            rows.append(row)
+        return rows
+
+    def out_hash(self, segment: str, lane: Lane, sequence: int) -> bytes | None:
+        row = self.state.outbox.get((segment, lane, sequence))
+        return row.hash if row else None
+
+    def out_cursor(self, segment: str, lane: Lane) -> Cursor:
+        return self.state.out_cursors.get((segment, lane), NOTHING)
+
+    def set_out_cursor(self, segment: str, lane: Lane, cursor: Cursor) -> None:
+        self.state.out_cursors[segment, lane] = cursor
+
+    def prune(self, segment: str, lane: Lane, through: int) -> None:
+        for place in [p for p in self.state.outbox if p[:2] == (segment, lane)]:
+            if place[2] <= through:
+                del self.state.outbox[place]
+
+    def rewind(self) -> None:
+        for (segment, lane), cursor in self.state.out_cursors.items():
+            digest = self.out_hash(segment, lane, cursor.archived) or GENESIS_HASH
+            self.state.out_cursors[segment, lane] = Cursor(cursor.archived, digest, cursor.archived)
+
+    def backlog(self) -> int:
+        return sum(
+            head.sequence - self.out_cursor(*lane).applied
+            for lane, head in self.state.heads.items()
+        )
+
+    def peer_incarnation(self) -> str:
+        return self.state.facts.get("peer_incarnation", "")
+
+    def set_peer_incarnation(self, incarnation: str) -> None:
+        self.state.facts["peer_incarnation"] = incarnation
+
+    def in_cursor(self, segment: str, lane: Lane) -> Cursor:
+        return self.state.in_cursors.get((segment, lane), NOTHING)
+
+    def in_cursors(self, newest: int) -> Mapping[LaneName, Cursor]:
+        names = list(self.state.in_segments)[-newest:]
+        return {lane: held for lane, held in self.state.in_cursors.items() if lane[0] in names}
+
+    def in_row(self, segment: str, lane: Lane, sequence: int) -> Row | None:
+        return self.state.inbox.get((segment, lane, sequence))
+
+    def in_segment(self, name: str) -> Segment | None:
+        return self.state.in_segments.get(name)
+
+    def child_of(self, name: str) -> Segment | None:
+        found = (one for one in self.state.in_segments.values() if one.parent == name)
+        return next(found, None)
+
+    def root(self) -> str | None:
+        return next((one.name for one in self.state.in_segments.values() if not one.parent), None)
+
+    def add_segment(self, segment: Segment) -> None:
+        self.state.in_segments[segment.name] = segment
+
+    def append(self, segment: str, lane: Lane, rows: Sequence[Row]) -> None:
+        for row in rows:
+            place = segment, lane, row.sequence
+            assert place not in self.state.inbox, f"{place} is appended twice"
+            self.state.inbox[place] = row
+
+    def set_in_cursor(self, segment: str, lane: Lane, head: Head) -> None:
+        archived = self.in_cursor(segment, lane).archived
+        self.state.in_cursors[segment, lane] = Cursor(head.sequence, head.hash, archived)
+
+    def archive(self, segment: str, lane: Lane, through: int) -> None:
+        """What central's backup does once it was read back."""
+        cursor = self.in_cursor(segment, lane)
+        self.state.in_cursors[segment, lane] = cursor._replace(archived=through)
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        before = dict(self.state.effects)
+        try:
+            yield
+        except Exception:
+            self.state.effects = before
+            raise
+
+    def apply(self, event: Event) -> None:
+        self.apply_to(self.state.effects, event)
+
+    def quarantine(self, segment: str, lane: Lane, row: Row, reason: str) -> None:
+        del reason
+        self.state.quarantined[segment, lane, row.sequence] = row
+
+
+def unknown(
+    type_name: str, body: Mapping[str, Any], *, actor: str, now: Instant, random: Random
+) -> Event:
+    """Make an event of a type that this version does not know."""
+    known = events.create("history.gap", {"detail": ""}, actor=actor, now=now, random=random)
+    return replace(known, type=type_name, schema=7, body=body)

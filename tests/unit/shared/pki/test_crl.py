@@ -1,0 +1,67 @@
+"""Revocation lists: entries, holds, numbers, chain heads; signed by the CA or not released."""
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat import asn1
+
+from shared.kernel.clock import utc_us_of
+from shared.kernel.errors import BadRequestError, IntegrityError
+from shared.pki import crl, oids
+from shared.pki.crl import CrlEntry
+from tests.support.pki_hierarchy import DAY_US, NOW_US, Hierarchy
+
+GATEWAY = Hierarchy().gateway
+
+
+def signed_crl(entries: list[CrlEntry], heads: bytes | None = None, number: int = NOW_US) -> bytes:
+    tbs = crl.unsigned(GATEWAY.issuer, number, NOW_US, NOW_US + DAY_US, entries, heads)
+    return crl.assemble(tbs, GATEWAY.sign(tbs), GATEWAY.issuer)
+
+
+def test_every_reason_reads_back():
+    entries = [
+        CrlEntry(serial, NOW_US + serial, reason)
+        for serial, reason in enumerate(sorted(crl.REASONS), start=1)
+    ]
+    der = signed_crl(entries)
+    found = {item.serial_number: item for item in x509.load_der_x509_crl(der)}
+    assert len(found) == len(entries) == 9
+    for entry in entries:
+        extensions = found[entry.serial].extensions
+        if entry.reason == "unspecified":
+            assert not list(extensions)
+        else:
+            reason = extensions.get_extension_for_class(x509.CRLReason).value.reason
+            assert reason.name == entry.reason
+
+
+def test_number_key_and_times():
+    parsed = x509.load_der_x509_crl(signed_crl([]))
+    number = parsed.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    authority = parsed.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    assert number == NOW_US
+    assert authority.key_identifier.hex() == GATEWAY.issuer.ca_id
+    assert utc_us_of(parsed.last_update_utc) == NOW_US
+    assert utc_us_of(parsed.next_update_utc) == NOW_US + DAY_US
+    assert len(parsed) == 0
+
+
+def test_chain_heads_travel_in_a_private_extension_that_nobody_must_know():
+    extensions = x509.load_der_x509_crl(signed_crl([], b"heads")).extensions
+    extension = extensions.get_extension_for_oid(oids.CHAIN_HEADS)
+    assert not extension.critical
+    assert asn1.decode_der(bytes, extension.value.value) == b"heads"
+
+
+@pytest.mark.parametrize("reason", ["remove_from_crl", "keyCompromise", ""])
+def test_an_unknown_reason_is_refused(reason):
+    with pytest.raises(BadRequestError, match="key_compromise"):
+        signed_crl([CrlEntry(1, NOW_US, reason)])
+
+
+def test_a_foreign_signature_is_not_released():
+    tbs = crl.unsigned(GATEWAY.issuer, 1, NOW_US, NOW_US + DAY_US, [], None)
+    with pytest.raises(IntegrityError):
+        crl.assemble(tbs, Hierarchy().gateway.sign(tbs), GATEWAY.issuer)
+    with pytest.raises(IntegrityError):
+        crl.assemble(b"\x30\x00", GATEWAY.sign(b"\x30\x00"), GATEWAY.issuer)

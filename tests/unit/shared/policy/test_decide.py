@@ -1,0 +1,304 @@
+"""The decision: no plan breaks a rule, no refusal is incomplete, the same input the same answer."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from shared.kernel.clock import US_PER_SECOND, ClockQuality, Instant
+from shared.pki import certificates, keys, names
+from shared.pki.certificates import IssuerLimits
+from shared.pki.plan import NO_EXPIRY_US, AltName, AltNameKind, NameAttribute, Plan
+from shared.policy.decide import Circumstances, Refusal, decide
+from shared.policy.grant import Devices, Grant, SerialRange
+from shared.policy.profile import SHIPPED, ClockInDoubt, Profile, SubjectRule, TooLong
+from shared.policy.request import EnrollmentRequest, Operation
+from tests.support.pki_hierarchy import DAY_US, NOW_US, Hierarchy, subject
+from tests.support.policy_requests import decisions, public_key
+
+SERVER, CLIENT, IDEVID = SHIPPED
+HIERARCHY = Hierarchy()
+ISSUER = IssuerLimits(NOW_US - DAY_US, NOW_US + 3650 * DAY_US, NOW_US + 365 * DAY_US)
+GRANT = Grant(
+    grant_id="grant-1",
+    version=1,
+    profiles=("tls-server", "tls-client"),
+    quota=10,
+    not_before_us=NOW_US - DAY_US,
+    not_after_us=NOW_US + DAY_US,
+    last_contact_max_s=3600,
+    devices=Devices(
+        listed=("special",), ranges=(SerialRange(prefix="SN-", first="0100", last="0299"),)
+    ),
+)
+
+
+def circumstances(now_us: int = NOW_US, **changes) -> Circumstances:
+    now = Instant(now_us, 0, "boot", changes.pop("quality", ClockQuality.NTP))
+    return Circumstances(
+        now=now, issuer=changes.pop("issuer", ISSUER), last_contact_us=changes.pop("last", NOW_US)
+    )
+
+
+def request(**changes) -> EnrollmentRequest:
+    fields = {
+        "operation": Operation.ENROLL,
+        "protocol": "rest",
+        "alias": "line-1",
+        "profile": "tls-server",
+        "principal": "station:one",
+        "public_key": public_key(),
+        "subject": subject("device-1.example"),
+    }
+    return EnrollmentRequest(**fields | changes)
+
+
+def changed(profile: Profile, **changes) -> Profile:
+    return Profile.from_document(profile.to_document() | changes)
+
+
+def refused(rule: str, outcome: Plan | Refusal) -> Refusal:
+    assert isinstance(outcome, Refusal), outcome
+    assert outcome.rule == rule, outcome
+    return outcome
+
+
+def planned(outcome: Plan | Refusal) -> Plan:
+    assert isinstance(outcome, Plan), outcome
+    return outcome
+
+
+@given(decisions())
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_every_plan_obeys_its_rules_and_every_refusal_is_complete(arguments):
+    outcome = decide(*arguments)
+    assert outcome == decide(*arguments)
+    if isinstance(outcome, Refusal):
+        for text in (outcome.rule, outcome.value, outcome.message, outcome.remedy):
+            assert text and text.isprintable() and len(text) < 1000
+        assert outcome.message.endswith(".") and outcome.remedy.endswith(".")
+        return
+    profile, grant, wish, situation = arguments
+    assert_times(outcome, profile, wish, situation)
+    assert_names(outcome, profile, wish)
+    if grant is not None:
+        assert profile.name in grant.profiles
+        assert grant.not_before_us <= situation.now.utc_us < grant.not_after_us
+        assert grant.devices is None or wish.device in grant.devices
+    assert outcome.ca_path_length is None
+    assert "key_cert_sign" not in outcome.key_usage
+    certificates.unsigned(outcome, HIERARCHY.gateway.issuer, 1)  # whatever is planned can be built
+
+
+def assert_times(plan: Plan, profile: Profile, wish: EnrollmentRequest, situation: Circumstances):
+    issuer, now_us = situation.issuer, situation.now.utc_us
+    assert issuer.not_before_us <= now_us < issuer.issue_until_us
+    assert issuer.not_before_us <= plan.not_before_us <= now_us < plan.not_after_us + US_PER_SECOND
+    assert plan.not_after_us <= issuer.not_after_us
+    assert plan.not_before_us % US_PER_SECOND == plan.not_after_us % US_PER_SECOND == 0
+    if profile.validity.days_max is None:
+        assert plan.not_after_us in {NO_EXPIRY_US, issuer.not_after_us}
+    else:
+        days = min(wish.validity_days or profile.validity.days_default, profile.validity.days_max)
+        assert plan.not_after_us <= now_us + days * DAY_US
+    if situation.now.quality is ClockQuality.UNKNOWN:
+        assert profile.validity.clock_in_doubt is not ClockInDoubt.HOLD
+
+
+def assert_names(plan: Plan, profile: Profile, wish: EnrollmentRequest):
+    held = [attribute.oid for attribute in plan.subject]
+    for oid, rule in profile.subject_rules.items():
+        assert rule.required <= held.count(oid) <= rule.count_max
+    assert set(held) <= set(profile.subject_rules)
+    kinds = [alt_name.kind for alt_name in plan.alt_names]
+    for kind, rule in profile.alt_name_rules.items():
+        assert rule.required <= kinds.count(kind) <= rule.count_max
+    assert set(kinds) <= set(profile.alt_name_rules)
+    assert plan.subject or plan.alt_names
+    assert keys.key_type(plan.public_key) in profile.key_types
+    assert wish.device or not profile.device_id_required
+    for attribute in plan.subject:
+        assert attribute.value.isprintable() and attribute.value.strip() == attribute.value
+
+
+def test_the_brochure_call_is_clipped_to_the_profile():
+    outcome = decide(
+        SERVER,
+        None,
+        request(subject=subject("Certificate"), validity_days=3650),
+        circumstances(),
+    )
+    plan = planned(outcome)
+    assert plan.not_after_us == NOW_US + 825 * DAY_US
+    assert plan.alt_names == (AltName(AltNameKind.DNS, "Certificate"),)
+
+
+@pytest.mark.parametrize(
+    ("common_name", "alt_names"),
+    [
+        ("host.example", (AltName(AltNameKind.DNS, "host.example"),)),
+        ("10.0.0.1", (AltName(AltNameKind.IP, "10.0.0.1"),)),
+        ("Press 7", ()),
+    ],
+)
+def test_a_server_without_alternative_names_gets_its_host_name(common_name, alt_names):
+    wish = request(subject=subject(common_name))
+    assert planned(decide(SERVER, None, wish, circumstances())).alt_names == alt_names
+
+
+def test_nothing_begins_before_its_issuer():
+    plan = planned(decide(SERVER, None, request(), circumstances(ISSUER.not_before_us)))
+    assert plan.not_before_us == ISSUER.not_before_us
+
+
+def test_a_profile_may_refuse_what_it_would_clip():
+    validity = {"days_default": 30, "days_max": 90, "too_long": "refuse"}
+    strict = changed(SERVER, validity=validity)
+    assert (
+        refused(
+            "validity.days", decide(strict, None, request(validity_days=91), circumstances())
+        ).value
+        == "91"
+    )
+    planned(decide(strict, None, request(validity_days=90), circumstances()))
+    short = replace(ISSUER, not_after_us=NOW_US + 10 * DAY_US)
+    refused("validity.issuer", decide(strict, None, request(), circumstances(issuer=short)))
+
+
+def test_nothing_outlives_its_issuer():
+    short = replace(ISSUER, not_after_us=NOW_US + 10 * DAY_US)
+    plan = planned(decide(SERVER, None, request(), circumstances(issuer=short)))
+    assert plan.not_after_us == short.not_after_us
+
+
+@pytest.mark.parametrize(
+    ("now_us", "allowed"),
+    [
+        (ISSUER.not_before_us - 1, False),
+        (ISSUER.not_before_us, True),
+        (ISSUER.issue_until_us - 1, True),
+        (ISSUER.issue_until_us, False),
+    ],
+)
+def test_the_issuer_issues_only_in_its_window(now_us, allowed):
+    outcome = decide(SERVER, None, request(), circumstances(now_us))
+    assert isinstance(outcome, Plan) is allowed
+    if not allowed:
+        refused("issuer.window", outcome)
+
+
+def test_an_idevid_has_no_expiry_and_carries_its_serial_number():
+    wish = request(profile="idevid", subject=subject("Drive 7"), device_id="SN-1")
+    forever = replace(ISSUER, not_after_us=NO_EXPIRY_US)
+    plan = planned(decide(IDEVID, None, wish, circumstances(issuer=forever)))
+    assert plan.not_after_us == NO_EXPIRY_US
+    assert plan.subject == subject("Drive 7", "SN-1")
+    refused("validity.issuer", decide(IDEVID, None, wish, circumstances()))
+    days = replace(wish, validity_days=3650)
+    refused("validity.days", decide(IDEVID, None, days, circumstances(issuer=forever)))
+    other = replace(wish, subject=subject("Drive 7", "SN-2"))
+    refused("subject.serial_number", decide(IDEVID, None, other, circumstances(issuer=forever)))
+    nobody = replace(wish, device_id=None)
+    refused("device_id", decide(IDEVID, None, nobody, circumstances(issuer=forever)))
+
+
+def test_the_clock_in_doubt_follows_the_profile():
+    validity = SERVER.validity.to_document()
+    doubt = circumstances(quality=ClockQuality.UNKNOWN)
+    hold = changed(SERVER, validity=validity | {"clock_in_doubt": "hold"})
+    refused("clock", decide(hold, None, request(), doubt))
+    back_date = changed(SERVER, validity=validity | {"clock_in_doubt": "back_date"})
+    assert planned(decide(back_date, None, request(), doubt)).not_before_us == ISSUER.not_before_us
+    issued = planned(decide(SERVER, None, request(), doubt))
+    assert issued.not_before_us == NOW_US - 300 * US_PER_SECOND
+
+
+@pytest.mark.parametrize(
+    ("rule", "profile", "changes"),
+    [
+        ("grant.profiles", IDEVID, {}),
+        ("grant.window", SERVER, {"now_us": GRANT.not_after_us}),
+        ("grant.window", SERVER, {"now_us": GRANT.not_before_us - 1}),
+        ("grant.last_contact", SERVER, {"last": NOW_US - 3601 * US_PER_SECOND}),
+        ("grant.last_contact", SERVER, {"last": NOW_US + 301 * US_PER_SECOND}),
+        ("grant.last_contact", SERVER, {"last": None}),
+    ],
+)
+def test_the_grant_is_the_leash(rule, profile, changes):
+    wish = request(device_id="SN-0100")
+    planned(decide(SERVER, GRANT, wish, circumstances()))
+    refused(rule, decide(profile, GRANT, wish, circumstances(**changes)))
+
+
+@pytest.mark.parametrize(
+    ("device_id", "allowed"),
+    [
+        ("SN-0100", True),
+        ("SN-0299", True),
+        ("special", True),
+        ("SN-0300", False),
+        ("SN-0099", False),
+        ("SN-01A0", False),
+        ("SN-00100", False),
+        ("SN-01000", False),
+        ("XX-0100", False),
+        ("SN-01\u0660\u0660", False),
+        (None, False),
+    ],
+)
+def test_the_grant_names_devices(device_id, allowed):
+    outcome = decide(SERVER, GRANT, request(device_id=device_id), circumstances())
+    assert isinstance(outcome, Plan) is allowed
+    if not allowed:
+        refused("grant.devices", outcome)
+
+
+def test_metadata_goes_into_the_subject_only_where_the_profile_maps_it():
+    rules = [
+        SubjectRule(attribute="common_name").to_document(),
+        {"attribute": "organizational_unit_name", "metadata_key": "line"},
+    ]
+    mapped = changed(SERVER, subject=rules)
+    wish = request(metadata={"line": "Halle 3", "other": "x"})
+    unit = NameAttribute(names.BY_NAME["organizational_unit_name"].oid.dotted_string, "Halle 3")
+    assert planned(decide(mapped, None, wish, circumstances())).subject[1:] == (unit,)
+    assert planned(decide(SERVER, None, wish, circumstances())).subject == wish.subject
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes"),
+    [
+        ("key_types", {"public_key": public_key() + b"\x00"}),
+        ("subject", {"subject": (NameAttribute("1.2.3", "x"),)}),
+        ("subject", {"subject": ()}),
+        ("subject.common_name", {"subject": subject("a\u202eb")}),
+        ("subject.common_name", {"subject": subject("a\x00b")}),
+        ("subject.common_name", {"subject": subject("a") * 2}),
+        ("alt_names.email", {"alt_names": (AltName(AltNameKind.EMAIL, "a@b.example"),)}),
+        ("alt_names.dns", {"alt_names": (AltName(AltNameKind.DNS, "*.example"),)}),
+        ("alt_names.ip", {"alt_names": (AltName(AltNameKind.IP, "10.0.0.999"),)}),
+        ("device_id", {"device_id": "a\nb"}),
+        ("device_id", {"device_id": "x" * 65}),
+        ("validity.days", {"validity_days": 0}),
+        ("metadata", {"metadata": {str(number): "x" for number in range(33)}}),
+        ("metadata", {"metadata": {"k": "x" * 257}}),
+        ("metadata", {"metadata": {"k" * 65: "x"}}),
+    ],
+)
+def test_each_rule_refuses_by_its_name(rule, changes):
+    refused(rule, decide(SERVER, None, request(**changes), circumstances()))
+
+
+def test_a_required_attribute_must_be_there():
+    wish = request(profile="tls-client", subject=subject("x", "SN-1")[1:])
+    refused("subject.common_name", decide(CLIENT, None, wish, circumstances()))
+
+
+def test_a_refusal_shows_hostile_text_without_its_control_characters():
+    refusal = decide(SERVER, None, request(device_id="\x1b[31m" + "x" * 5000), circumstances())
+    assert refused("device_id", refusal).value.isprintable()
+    assert len(refusal.value) <= 128
+
+
+def test_too_long_is_clip_unless_the_profile_says_otherwise():
+    assert SERVER.validity.too_long is CLIENT.validity.too_long is TooLong.CLIP

@@ -1,0 +1,126 @@
+"""Profiles, grants and bundles as documents: strict, exact, with errors that name the field."""
+
+import json
+
+import pytest
+
+from shared.kernel.errors import BadRequestError
+from shared.policy.bundle import Bundle
+from shared.policy.grant import Devices, Grant, SerialRange
+from shared.policy.profile import SHIPPED, Profile
+from tests.support.pki_hierarchy import NOW_US, Hierarchy
+
+GRANT = Grant(
+    grant_id="grant-1",
+    version=2,
+    profiles=("idevid",),
+    quota=1000,
+    not_before_us=NOW_US,
+    not_after_us=NOW_US + 1,
+    last_contact_max_s=86_400,
+    devices=Devices(listed=("a",), ranges=(SerialRange(prefix="", first="00", last="99"),)),
+)
+
+
+@pytest.mark.parametrize("profile", SHIPPED, ids=lambda profile: profile.name)
+def test_a_profile_reads_back_from_its_document(profile):
+    for document in (profile.document, profile.to_document()):
+        assert Profile.from_document(document) == profile
+    assert Profile.from_document(profile.document).sha256 == profile.sha256
+    assert json.loads(profile.document)["name"] == profile.name
+
+
+def test_the_hash_is_of_the_content():
+    server = SHIPPED[0]
+    spaced = json.dumps(server.to_document(), indent=2)
+    assert Profile.from_document(spaced).sha256 == server.sha256
+    other = Profile.from_document(server.to_document() | {"version": 2})
+    assert other.sha256 != server.sha256
+    defaults = server.to_document() | {"mode": "local", "device_id_required": False}
+    assert Profile.from_document(defaults).sha256 == server.sha256
+
+
+@pytest.mark.parametrize(
+    ("pointer", "change"),
+    [
+        ("/name", {"name": "No Slug"}),
+        ("/version", {"version": "1"}),
+        ("/validity/days_max", {"validity": {"days_default": 1, "days_max": 40_000}}),
+        ("/validity", {"validity": {"days_default": 1}}),
+        ("/validity", {"validity": {"days_default": 9, "days_max": 8}}),
+        ("/subject/0/attribute", {"subject": [{"attribute": "shoe_size"}]}),
+        ("", {"subject": [{"attribute": "common_name"}] * 2}),
+        ("", {"alt_names": [{"kind": "dns"}] * 2}),
+        ("/alt_names/0/kind", {"alt_names": [{"kind": "x400"}]}),
+        ("/key_usage/0", {"key_usage": ["key_cert_sign"]}),
+        ("/extended_key_usage/0", {"extended_key_usage": ["1.99.1"]}),
+        ("/key_types", {"key_types": []}),
+        ("/mode", {"mode": "forward"}),
+        ("/surprise", {"surprise": 1}),
+    ],
+)
+def test_a_wrong_profile_is_refused_by_field(pointer, change):
+    with pytest.raises(BadRequestError) as caught:
+        Profile.from_document(SHIPPED[0].to_document() | change)
+    assert caught.value.pointer == pointer
+    assert caught.value.message.endswith(".") and "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("document", ["", "[", "[]", "null", '{"name": 1}', {"name": b"x"}])
+def test_what_is_no_document_is_refused(document):
+    with pytest.raises(BadRequestError):
+        Profile.from_document(document)
+
+
+def test_a_profile_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        SHIPPED[0].version = 2
+
+
+def test_a_grant_reads_back_from_its_document():
+    assert Grant.from_document(GRANT.to_document()) == GRANT
+
+
+@pytest.mark.parametrize(
+    ("pointer", "change"),
+    [
+        ("/quota", {"quota": -1}),
+        ("", {"not_after_us": NOW_US}),
+        ("/profiles", {"profiles": []}),
+        ("/devices/ranges/0", {"devices": {"ranges": [{"prefix": "", "first": "1", "last": "0"}]}}),
+        (
+            "/devices/ranges/0",
+            {"devices": {"ranges": [{"prefix": "", "first": "1", "last": "10"}]}},
+        ),
+        (
+            "/devices/ranges/0/first",
+            {"devices": {"ranges": [{"prefix": "", "first": "a", "last": "b"}]}},
+        ),
+    ],
+)
+def test_a_wrong_grant_is_refused_by_field(pointer, change):
+    with pytest.raises(BadRequestError) as caught:
+        Grant.from_document(GRANT.to_document() | change)
+    assert caught.value.pointer == pointer
+
+
+def test_a_bundle_reads_back_from_its_document():
+    bundle = Bundle(version=3, profiles=SHIPPED, certificates=Hierarchy().fleet.issuer.chain)
+    assert Bundle.from_document(json.loads(json.dumps(bundle.to_document()))) == bundle
+
+
+@pytest.mark.parametrize(
+    ("pointer", "change"),
+    [
+        ("/version", {"version": 0}),
+        ("/profiles/0/version", {"profiles": [{"name": "x"}]}),
+        ("", {"profiles": [SHIPPED[0].to_document()] * 2}),
+        ("/certificates/0", {"certificates": ["AAAA"]}),
+        ("/certificates/0", {"certificates": ["no base64!"]}),
+    ],
+)
+def test_a_wrong_bundle_is_refused_by_field(pointer, change):
+    document = {"version": 1, "profiles": [], "certificates": []}
+    with pytest.raises(BadRequestError) as caught:
+        Bundle.from_document(document | change)
+    assert caught.value.pointer == pointer
