@@ -1,0 +1,1 @@
+"""What is done once: tokens, ceremonies, wrapped keys."""

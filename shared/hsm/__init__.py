@@ -1,0 +1,1 @@
+"""Keys that sign documents: the daemon of one token, its providers, and the client door."""

@@ -1,0 +1,219 @@
+"""The one rule of what a CA key may sign; used by the daemon and by keys held in process.
+
+A key signs documents, not digests (design.md §4): whoever holds the socket but not the token can
+make end-entity certificates and CRLs of this CA at most, and never a further CA.
+"""
+
+from dataclasses import dataclass
+from typing import Self, TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from shared.issuance.ports import Purpose
+from shared.kernel.clock import US_PER_SECOND, utc_us_of
+from shared.kernel.errors import ForbiddenError
+from shared.pki import keys
+from shared.pki.signed import SEQUENCE, tlv
+
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
+
+OWN_RESPONDER_VALIDITY_MAX_US = 7 * 24 * 3600 * US_PER_SECOND
+
+#: What a proof of possession is signed over begins so. No DER begins with 0xFF (the tag would need
+#: the long form), so that a proof can never be read as a certificate, a CRL or a request.
+PROOF_PREFIX = b"\xffTMA Edge proof of possession 1\x00"
+
+_ECDSA_WITH_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
+_NO_SIGNATURE = bytes.fromhex("030100")  # an empty BIT STRING
+_CERTIFICATE_V3 = bytes.fromhex("a003020102")
+_CRL_V2 = bytes.fromhex("020101")
+_REQUEST_V1 = bytes.fromhex("020100")
+_NO_ATTRIBUTES = bytes.fromhex("a000")
+_INTEGER = b"\x02"
+_SHORT_LENGTH_MAX = 0x7F
+
+#: What the parser raises on input that is not what it says it is.
+_UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
+#: A CA either certifies CAs or end entities (design.md §4, key table); status it signs always.
+_OF_CA_OF_CAS = frozenset({Purpose.CA, Purpose.CRL, Purpose.OWN_RESPONDER, Purpose.BIRTH_CSR})
+_OF_ISSUING_CA = frozenset(Purpose) - {Purpose.CA}
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """What one CA key may do.
+
+    ``subject`` is the CA's name in DER; ``path_length`` that of its certificate (RFC 5280
+    §4.2.1.9, None: unlimited); ``responder`` the DER SubjectPublicKeyInfo of central's OCSP key
+    for this CA, None while none is pinned.
+    """
+
+    subject: bytes
+    path_length: int | None
+    purposes: frozenset[Purpose]
+    responder: bytes | None = None
+
+    @classmethod
+    def of(
+        cls,
+        certificate: x509.Certificate,
+        purposes: frozenset[Purpose] | None = None,
+        responder: bytes | None = None,
+    ) -> Self:
+        """Derive it from the CA's certificate; without ``purposes`` its path length decides.
+
+        Path length 0 issues to end entities, any other to CAs. Raises ForbiddenError when the
+        certificate is no CA's.
+        """
+        try:
+            constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        except (x509.ExtensionNotFound, ValueError):
+            constraints = None
+        if constraints is None or not constraints.value.ca:
+            raise ForbiddenError("The certificate of the signing key is not that of a CA.")
+        path_length = constraints.value.path_length
+        if purposes is None:
+            purposes = _OF_ISSUING_CA if path_length == 0 else _OF_CA_OF_CAS
+        return cls(certificate.subject.public_bytes(), path_length, purposes, responder)
+
+
+def check(document: bytes, purpose: Purpose, authority: Authority) -> None:
+    """Let pass a DER TBS that this authority may sign for this purpose; ForbiddenError else."""
+    if purpose not in authority.purposes:
+        raise ForbiddenError(f"This key does not sign documents for the purpose {purpose.value}.")
+    if purpose is Purpose.BIRTH_CSR:
+        raise ForbiddenError("A certification request is made by the signer itself.")
+    if purpose is Purpose.CRL:
+        _check_crl(document, authority)
+    else:
+        _check_certificate(document, purpose, authority)
+
+
+def certification_request_info(subject: x509.Name, spki: bytes) -> bytes:
+    """Encode a CertificationRequestInfo without attributes (RFC 2986 §4.1)."""
+    return tlv(SEQUENCE, _REQUEST_V1 + subject.public_bytes() + spki + _NO_ATTRIBUTES)
+
+
+def _check_crl(document: bytes, authority: Authority) -> None:
+    start = _body_start(document)
+    _require_issuer(document, start, _CRL_V2, authority)
+    try:
+        crl = x509.load_der_x509_crl(_unsigned(document))
+        point = _extension(crl.extensions, x509.IssuingDistributionPoint)
+    except _UNREADABLE as error:
+        raise ForbiddenError("The document to sign is not a well-formed TBSCertList.") from error
+    if point is not None and point.indirect_crl:
+        raise ForbiddenError("A CRL of this key lists its own certificates only.")
+
+
+def _check_certificate(document: bytes, purpose: Purpose, authority: Authority) -> None:
+    start = _body_start(document)
+    if not document.startswith(_CERTIFICATE_V3, start):
+        raise ForbiddenError("The document to sign is not a TBSCertificate of version 3.")
+    _require_issuer(document, _serial_end(document, start + len(_CERTIFICATE_V3)), b"", authority)
+    try:
+        certificate = x509.load_der_x509_certificate(_unsigned(document))
+        extensions = certificate.extensions
+    except _UNREADABLE as error:
+        raise ForbiddenError("The document to sign is not a well-formed certificate.") from error
+    if purpose is Purpose.CA:
+        _check_ca(extensions, authority)
+        return
+    _check_end_entity(extensions)
+    usages = _extension(extensions, x509.ExtendedKeyUsage)
+    if purpose is Purpose.LEAF:
+        if usages is not None and ExtendedKeyUsageOID.OCSP_SIGNING in usages:
+            raise ForbiddenError("An end-entity certificate must not allow to sign OCSP answers.")
+        return
+    if usages is None or list(usages) != [ExtendedKeyUsageOID.OCSP_SIGNING]:
+        raise ForbiddenError("A responder's certificate must allow to sign OCSP answers only.")
+    if purpose is Purpose.OWN_RESPONDER:
+        _check_own_responder(certificate)
+    else:
+        _check_central_responder(certificate, authority)
+
+
+def _check_end_entity(extensions: x509.Extensions) -> None:
+    """Require an explicit CA:FALSE: what is absent is read differently by different software."""
+    constraints = _extension(extensions, x509.BasicConstraints)
+    if constraints is None or constraints.ca:
+        raise ForbiddenError("This key does not make CAs: the certificate must say CA:FALSE.")
+    usage = _extension(extensions, x509.KeyUsage)
+    if usage is not None and (usage.key_cert_sign or usage.crl_sign):
+        raise ForbiddenError("An end-entity certificate must not allow to sign for a CA.")
+
+
+def _check_ca(extensions: x509.Extensions, authority: Authority) -> None:
+    constraints = _extension(extensions, x509.BasicConstraints)
+    if constraints is None or not constraints.ca:
+        raise ForbiddenError("The certificate of a CA must say CA:TRUE.")
+    limit, length = authority.path_length, constraints.path_length
+    if limit is not None and (length is None or length >= limit):
+        raise ForbiddenError(f"The path length of a CA below this one must be less than {limit}.")
+
+
+def _check_own_responder(certificate: x509.Certificate) -> None:
+    begin = utc_us_of(certificate.not_valid_before_utc)
+    if utc_us_of(certificate.not_valid_after_utc) - begin > OWN_RESPONDER_VALIDITY_MAX_US:
+        raise ForbiddenError("The certificate of the own responder may last 7 days at most.")
+
+
+def _check_central_responder(certificate: x509.Certificate, authority: Authority) -> None:
+    if authority.responder is None:
+        raise ForbiddenError("No key of central's responder is pinned for this CA.")
+    if spki_of(certificate) != authority.responder:
+        raise ForbiddenError("The certificate is not for the pinned key of central's responder.")
+    if _extension(certificate.extensions, x509.OCSPNoCheck) is None:
+        raise ForbiddenError("The certificate of central's responder must say nocheck.")
+
+
+def spki_of(certificate: x509.Certificate) -> bytes | None:
+    """Give a certificate's DER SubjectPublicKeyInfo; None when it is not an EC key."""
+    try:
+        key = certificate.public_key()
+    except _UNREADABLE:
+        return None
+    return keys.spki(key) if isinstance(key, ec.EllipticCurvePublicKey) else None
+
+
+def _require_issuer(document: bytes, start: int, before: bytes, authority: Authority) -> None:
+    """Compare signature algorithm and issuer byte for byte where the ASN.1 puts them."""
+    if not document.startswith(before + _ECDSA_WITH_SHA256 + authority.subject, start):
+        raise ForbiddenError("The document must name this CA as its issuer, with ECDSA-SHA256.")
+
+
+def _body_start(document: bytes) -> int:
+    """Skip the tag and length of the outer SEQUENCE (X.690 §8.1.3)."""
+    if not document.startswith(bytes((SEQUENCE,))) or len(document) < len(_ECDSA_WITH_SHA256):
+        raise ForbiddenError("The document to sign is not DER.")
+    return 2 if document[1] <= _SHORT_LENGTH_MAX else 2 + (document[1] & _SHORT_LENGTH_MAX)
+
+
+def _serial_end(document: bytes, start: int) -> int:
+    """Skip the serial number, which must be positive (RFC 5280 §4.1.2.2)."""
+    tag, value = document[start : start + 1], start + 2
+    end = value + int.from_bytes(document[start + 1 : value], "big")
+    if tag != _INTEGER or int.from_bytes(document[value:end], "big", signed=True) <= 0:
+        raise ForbiddenError("The serial number of the certificate must be positive.")
+    return end
+
+
+def _extension(extensions: x509.Extensions, kind: type[_Extension]) -> _Extension | None:
+    for extension in extensions:
+        if isinstance(extension.value, kind):
+            return extension.value
+    return None
+
+
+def _unsigned(document: bytes) -> bytes:
+    """Give a TBS the form of a signed document, so that the strict parser reads it."""
+    return tlv(SEQUENCE, document + _ECDSA_WITH_SHA256 + _NO_SIGNATURE)
