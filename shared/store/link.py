@@ -1,0 +1,279 @@
+"""The tables of one link as the engine of ``shared.sync`` sees them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from itertools import accumulate
+from typing import Any
+
+from sqlalchemy import bindparam, delete, func, insert, select
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from shared.store import counters, cursors, facts, segments
+from shared.store.outbox import Outbox, head, settle
+from shared.store.schema import cursor, inbox_event, outbox, quarantine, segment
+from shared.store.transaction import Transaction
+from shared.store.writer import Writer
+from shared.sync.events import Event, Lane
+from shared.sync.outbox import GENESIS_HASH
+from shared.sync.ports import Cursor, Head, OutSegment, Result, Row, Segment, Unit
+
+#: Applies the effects of one event of the peer; raises when it cannot be applied.
+Apply = Callable[[Transaction, Event], None]
+
+_ALL = 1 << 31
+
+
+def _lane(table: Any) -> Any:
+    """Name a lane by the parameters link, name and lane_number."""
+    return (
+        (table.c.peer == bindparam("link"))
+        & (table.c.segment == bindparam("name"))
+        & (table.c.lane == bindparam("lane_number"))
+    )
+
+
+def _row(table: Any) -> Any:
+    return select(table.c.sequence, table.c.event, table.c.hash, table.c.type).where(_lane(table))
+
+
+_SIZES = (
+    select(outbox.c.sequence, func.length(outbox.c.event).label("size"))
+    .where(_lane(outbox), outbox.c.sequence > bindparam("after"))
+    .order_by(outbox.c.sequence)
+    .limit(bindparam("most"))
+)
+_ROWS = (
+    _row(outbox)
+    .where(outbox.c.sequence.between(bindparam("first"), bindparam("last")))
+    .order_by(outbox.c.sequence)
+)
+_HASH = select(outbox.c.hash).where(_lane(outbox), outbox.c.sequence == bindparam("number"))
+_PRUNE = delete(outbox).where(_lane(outbox), outbox.c.sequence <= bindparam("through"))
+_ISSUED = select(func.count().label("count")).where(
+    _lane(outbox),
+    outbox.c.sequence > bindparam("after"),
+    outbox.c.sequence <= bindparam("through"),
+    outbox.c.type == "certificate.issued",
+)
+_UNARCHIVED = select(cursor.c.segment, cursor.c.lane, cursor.c.archived).where(
+    cursor.c.peer == bindparam("link"),
+    cursor.c.direction == "out",
+    cursor.c.applied > cursor.c.archived,
+)
+_NEWEST = (
+    select(segment.c.segment)
+    .where(segment.c.peer == bindparam("link"), segment.c.direction == "in")
+    .order_by(segment.c.number.desc())
+    .limit(bindparam("most"))
+    .subquery()
+)
+_IN_CURSORS = select(
+    cursor.c.segment, cursor.c.lane, cursor.c.applied, cursor.c.hash, cursor.c.archived
+).where(
+    cursor.c.peer == bindparam("link"),
+    cursor.c.direction == "in",
+    cursor.c.segment.in_(select(_NEWEST.c.segment)),
+)
+_IN_ROW = _row(inbox_event).where(inbox_event.c.sequence == bindparam("number"))
+_RECEIVE = insert(inbox_event)
+_QUARANTINE = upsert(quarantine).on_conflict_do_nothing()
+
+
+class SqlLink:
+    """``shared.sync.ports.LinkStore`` of one peer: runs the engine's rules in the one writer."""
+
+    def __init__(self, writer: Writer, outbox: Outbox, peer: str, apply: Apply) -> None:
+        """Take the writer with its outbox, the peer's name, and what applies its events."""
+        self._writer = writer
+        self._outbox = outbox
+        self._peer = peer
+        self._apply = apply
+
+    async def run(self, unit: Unit[Result]) -> Result:
+        """Run the unit and return once it is durable. Raises UnavailableError: try again."""
+        return await self._writer.run(
+            lambda tx: unit(LinkTables(tx, self._outbox, self._peer, self._apply))
+        )
+
+
+class LinkTables:
+    """``shared.sync.ports.LinkTransaction`` (see there) inside one transaction."""
+
+    def __init__(self, tx: Transaction, outbox: Outbox, peer: str, apply: Apply) -> None:
+        self._tx = tx
+        self._outbox = outbox
+        self._peer = peer
+        self._apply = apply
+
+    # --- ours -----------------------------------------------------------------------------------
+
+    def open_segment(self) -> Segment:
+        """Seal the open segment and open its child."""
+        return self._outbox.open_segment(self._tx, self._peer)
+
+    def out_segments(self, sealed: int) -> Sequence[OutSegment]:
+        """Give the open segment, then the oldest undrained ones."""
+        return [
+            self._out_segment(found, is_open=state == "open")
+            for state, most in (("open", 1), ("sealed", sealed))
+            for found in segments.in_state(self._tx, self._peer, state, most)
+        ]
+
+    def out_rows(
+        self, segment: str, lane: Lane, after: int, events: int, size: int
+    ) -> Sequence[Row]:
+        """Read events of ours after a sequence, bounded in number and bytes."""
+        place = self._place(segment, lane)
+        sizes = self._tx.all(_SIZES, {**place, "after": after, "most": events})
+        if not sizes or sizes[0].sequence != after + 1:
+            return []
+        sums = accumulate(row.size for row in sizes)
+        fitting = sum(total <= size for total in sums) or 1
+        chosen = {"first": after + 1, "last": after + fitting}
+        return [Row(*row) for row in self._tx.all(_ROWS, {**place, **chosen})]
+
+    def out_hash(self, segment: str, lane: Lane, sequence: int) -> bytes | None:
+        """Give the chain hash of one of our events; None if there is no row."""
+        row = self._tx.one(_HASH, {**self._place(segment, lane), "number": sequence})
+        return row and row.hash
+
+    def out_cursor(self, segment: str, lane: Lane) -> Cursor:
+        """Give what the peer confirmed."""
+        return cursors.get(self._tx, self._peer, "out", segment, lane)
+
+    def set_out_cursor(self, segment: str, lane: Lane, cursor: Cursor) -> None:
+        """Store what the peer confirmed, and count the certificates it holds."""
+        former = self.out_cursor(segment, lane)
+        self._count_replicated(segment, lane, former.applied, cursor.applied)
+        cursors.put(self._tx, self._peer, "out", (segment, lane), cursor)
+        opened = self._outbox.heads(self._tx, self._peer)
+        if opened is None or opened[0].name != segment:
+            settle(self._tx, self._peer, segment)
+
+    def prune(self, segment: str, lane: Lane, through: int) -> None:
+        """Delete the rows up to and including ``through``."""
+        self._tx.execute(_PRUNE, {**self._place(segment, lane), "through": through})
+
+    def rewind(self) -> None:
+        """Let what is not archived count as unsent again."""
+        for row in self._tx.all(_UNARCHIVED, {"link": self._peer}):
+            lane = Lane(row.lane)
+            kept = self.out_hash(row.segment, lane, row.archived) or GENESIS_HASH
+            self.set_out_cursor(row.segment, lane, Cursor(row.archived, kept, row.archived))
+
+    def backlog(self) -> int:
+        """Count the events that the peer did not confirm as applied."""
+        return sum(
+            out.heads[lane].sequence - out.confirmed[lane].applied
+            for out in self.out_segments(_ALL)
+            for lane in Lane
+        )
+
+    def peer_incarnation(self) -> str:
+        """Give the peer's incarnation at the last welcome."""
+        return facts.get(self._tx, self._incarnation_fact()) or ""
+
+    def set_peer_incarnation(self, incarnation: str) -> None:
+        """Remember the peer's incarnation."""
+        facts.put(self._tx, self._incarnation_fact(), incarnation)
+
+    # --- the peer's -----------------------------------------------------------------------------
+
+    def in_cursor(self, segment: str, lane: Lane) -> Cursor:
+        """How far the peer's lane is applied here."""
+        return cursors.get(self._tx, self._peer, "in", segment, lane)
+
+    def in_cursors(self, newest: int) -> Mapping[tuple[str, Lane], Cursor]:
+        """Give the cursors of the peer's newest segments."""
+        rows = self._tx.all(_IN_CURSORS, {"link": self._peer, "most": newest})
+        return {
+            (row.segment, Lane(row.lane)): Cursor(row.applied, row.hash, row.archived)
+            for row in rows
+        }
+
+    def in_row(self, segment: str, lane: Lane, sequence: int) -> Row | None:
+        """Give a received event; None if it is not held."""
+        row = self._tx.one(_IN_ROW, {**self._place(segment, lane), "number": sequence})
+        return row and Row(*row)
+
+    def in_segment(self, name: str) -> Segment | None:
+        """Give a segment of the peer."""
+        return segments.find(self._tx, self._peer, "in", name)
+
+    def child_of(self, name: str) -> Segment | None:
+        """Give the segment of the peer that closes this one."""
+        return segments.child_of(self._tx, self._peer, "in", name)
+
+    def root(self) -> str | None:
+        """Name the peer's segment without a parent."""
+        return segments.root(self._tx, self._peer, "in")
+
+    def add_segment(self, segment: Segment) -> None:
+        """Remember a segment of the peer."""
+        segments.add(self._tx, self._peer, "in", segment)
+
+    def append(self, segment: str, lane: Lane, rows: Sequence[Row]) -> None:
+        """Store raw events as received; one that is there already is an error."""
+        for row in rows:
+            values = self._values(segment, lane, row) | {
+                "type": row.type,
+                "hash": row.hash,
+                "received_at": self._tx.now.utc_us,
+            }
+            self._tx.execute(_RECEIVE, values)
+
+    def set_in_cursor(self, segment: str, lane: Lane, head: Head) -> None:
+        """Move applied and its hash."""
+        archived = self.in_cursor(segment, lane).archived
+        moved = Cursor(head.sequence, head.hash, archived)
+        cursors.put(self._tx, self._peer, "in", (segment, lane), moved)
+
+    def savepoint(self) -> AbstractContextManager[None]:
+        """Undo the statements of the block when an exception leaves it."""
+        return self._tx.savepoint()
+
+    def apply(self, event: Event) -> None:
+        """Apply the effects of one event."""
+        self._apply(self._tx, event)
+
+    def quarantine(self, segment: str, lane: Lane, row: Row, reason: str) -> None:
+        """Keep an event that could not be applied."""
+        values = self._values(segment, lane, row) | {
+            "reason": reason,
+            "created_at": self._tx.now.utc_us,
+            "resolved_at": None,
+        }
+        self._tx.execute(_QUARANTINE, values)
+
+    # --- helpers --------------------------------------------------------------------------------
+
+    def _out_segment(self, found: Segment, *, is_open: bool) -> OutSegment:
+        return OutSegment(
+            found,
+            is_open,
+            {lane: head(self._tx, self._peer, found.name, lane) for lane in Lane},
+            {lane: self.out_cursor(found.name, lane) for lane in Lane},
+        )
+
+    def _count_replicated(self, segment: str, lane: Lane, former: int, now: int) -> None:
+        """Follow how many of our certificates the peer holds: a fallen cursor takes some back."""
+        after, through = sorted((former, now))
+        between = {**self._place(segment, lane), "after": after, "through": through}
+        count: Any = self._tx.one(_ISSUED, between)
+        if count[0]:
+            counters.add(self._tx, "replicated", by=count[0] if now > former else -count[0])
+
+    def _place(self, segment: str, lane: Lane) -> dict[str, Any]:
+        return {"link": self._peer, "name": segment, "lane_number": int(lane)}
+
+    def _values(self, segment: str, lane: Lane, row: Row) -> dict[str, Any]:
+        return {
+            "peer": self._peer,
+            "segment": segment,
+            "lane": int(lane),
+            "sequence": row.sequence,
+            "event": row.event,
+        }
+
+    def _incarnation_fact(self) -> str:
+        return f"incarnation/{self._peer}"

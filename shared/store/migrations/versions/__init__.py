@@ -1,0 +1,1 @@
+"""One module per schema version, oldest first; what is released never changes."""

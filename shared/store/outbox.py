@@ -1,0 +1,195 @@
+"""The outbox: our events to each peer, chained and numbered inside the writing transaction.
+
+Heads of the open segments are kept in memory; what is rolled back is taken back here too, or the
+lane would have a gap.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Self
+
+from sqlalchemy import bindparam, insert, select
+
+from shared.kernel.errors import IntegrityError
+from shared.kernel.ids import random_name
+from shared.store import cursors, segments
+from shared.store.schema import outbox, segment
+from shared.store.transaction import Transaction
+from shared.sync.events import OPENED, Direction, Event, Lane, create, encode, lane_of
+from shared.sync.join import CENTRAL_NAME
+from shared.sync.outbox import GENESIS_HASH, chain_hash
+from shared.sync.ports import Head, Segment
+from shared.sync.segments import opening_body, reusable
+
+#: Central's own books take an event that has no addressee.
+Books = Callable[[Transaction, Event], None]
+
+_ACTOR = "system"
+_INSERT = insert(outbox)
+_HEAD = (
+    select(outbox.c.sequence, outbox.c.hash)
+    .where(
+        outbox.c.peer == bindparam("link"),
+        outbox.c.segment == bindparam("name"),
+        outbox.c.lane == bindparam("lane_number"),
+    )
+    .order_by(outbox.c.sequence.desc())
+    .limit(1)
+)
+_OPEN = select(segment).where(
+    segment.c.peer == bindparam("link"),
+    segment.c.direction == "out",
+    segment.c.state == "open",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """The open segment to one peer, and its heads by lane number."""
+
+    segment: Segment
+    heads: tuple[Head, Head]
+
+
+class Outbox:
+    """The event sink of both products; all methods run inside the writer's transactions."""
+
+    def __init__(
+        self,
+        direction: Direction,
+        *,
+        version: str,
+        gateway: str | None = None,
+        books: Books | None = None,
+    ) -> None:
+        """Take the direction and this software's version; use ``of_gateway`` or ``of_central``."""
+        self._direction = direction
+        self._version = version
+        self._gateway = gateway
+        self._books = books
+        self._chains: dict[str, _Chain] = {}
+        #: Called on the writer's thread with the peer for whom there is something new; whoever
+        #: looks into the tables then queues behind the transaction that wrote it.
+        self.wake: Callable[[str], object] = lambda _peer: None
+
+    @classmethod
+    def of_gateway(cls, name: str, version: str) -> Self:
+        """Make the outbox of the gateway ``name``: all events go to central."""
+        return cls(Direction.UP, version=version, gateway=name)
+
+    @classmethod
+    def of_central(cls, version: str, books: Books) -> Self:
+        """Make central's outbox: events go to the named gateway, or into central's own books."""
+        return cls(Direction.DOWN, version=version, books=books)
+
+    def append(self, tx: Transaction, event: Event, peer: str | None) -> None:
+        """Give an event its number and hash and store it; opens the first segment to a peer."""
+        addressee = peer or (CENTRAL_NAME if self._gateway else None)
+        if addressee is not None:
+            chain = self._chain(tx, addressee) or self._open(tx, addressee, None, starts=0)
+            self._write(tx, addressee, chain, lane_of(event.type), event)
+            self.wake(addressee)
+        elif self._books is not None:
+            self._books(tx, event)
+        else:
+            raise IntegrityError("An event has no addressee.")
+
+    def forget(self) -> None:
+        """Read the heads from the database again, peer by peer, when they are needed."""
+        self._chains.clear()
+
+    def heads(self, tx: Transaction, peer: str) -> tuple[Segment, dict[Lane, Head]] | None:
+        """Give the open segment and its heads; None before the first."""
+        chain = self._chain(tx, peer)
+        return chain and (chain.segment, dict(zip(Lane, chain.heads, strict=True)))
+
+    def start(self, tx: Transaction, peer: str) -> Segment:
+        """Count a start of the agent and open its segment; an unused one is used on."""
+        chain = self._chain(tx, peer)
+        if chain is not None and reusable(dict(zip(Lane, chain.heads, strict=True))):
+            return chain.segment
+        return self._open(tx, peer, chain, starts=1).segment
+
+    def open_segment(self, tx: Transaction, peer: str) -> Segment:
+        """Seal the open segment and open its child: row and opening event of both lanes."""
+        return self._open(tx, peer, self._chain(tx, peer), starts=0).segment
+
+    def _chain(self, tx: Transaction, peer: str) -> _Chain | None:
+        chain = self._chains.get(peer)
+        if chain is None and (row := tx.one(_OPEN, {"link": peer})) is not None:
+            opened = segments.segment_of(row)
+            urgent, normal = (head(tx, peer, opened.name, lane) for lane in Lane)
+            chain = self._chains[peer] = _Chain(opened, (urgent, normal))
+        return chain
+
+    def _open(self, tx: Transaction, peer: str, parent: _Chain | None, *, starts: int) -> _Chain:
+        if parent is not None:
+            segments.set_state(tx, peer, parent.segment.name, "sealed")
+            settle(tx, peer, parent.segment.name)
+        opened = Segment(
+            name=random_name(tx.random),
+            parent=parent and parent.segment.name,
+            parent_heads=dict(zip(Lane, parent.heads, strict=True)) if parent else {},
+            start_counter=starts + (parent.segment.start_counter if parent else 0),
+            boot_id=tx.now.boot_id,
+            version=self._version,
+        )
+        segments.add(tx, peer, "out", opened)
+        body = opening_body(opened)
+        event = create(OPENED, body, actor=_ACTOR, now=tx.now, random=tx.random)
+        chain = _Chain(opened, (Head(0, GENESIS_HASH), Head(0, GENESIS_HASH)))
+        for lane in Lane:
+            chain = self._write(tx, peer, chain, lane, event)
+        return chain
+
+    def _write(self, tx: Transaction, peer: str, chain: _Chain, lane: Lane, event: Event) -> _Chain:
+        name, data = chain.segment.name, encode(event)
+        previous = chain.heads[lane]
+        sequence = previous.sequence + 1
+        digest = chain_hash(
+            previous.hash, self._gateway or peer, self._direction, name, lane, sequence, data
+        )
+        row = {
+            "peer": peer,
+            "segment": name,
+            "lane": int(lane),
+            "sequence": sequence,
+            "type": event.type,
+            "created_at": tx.now.utc_us,
+            "hash": digest,
+            "event": data,
+        }
+        tx.execute(_INSERT, row)
+        urgent, normal = chain.heads
+        new = Head(sequence, digest)
+        heads = (new, normal) if lane is Lane.URGENT else (urgent, new)
+        return self._remember(tx, peer, replace(chain, heads=heads))
+
+    def _remember(self, tx: Transaction, peer: str, chain: _Chain) -> _Chain:
+        former = self._chains.get(peer)
+        self._chains[peer] = chain
+
+        def take_back() -> None:
+            if former is None:
+                self._chains.pop(peer, None)
+            else:
+                self._chains[peer] = former
+
+        tx.undo(take_back)
+        return chain
+
+
+def head(tx: Transaction, peer: str, name: str, lane: Lane) -> Head:
+    """Give the last event of a lane of any of our segments."""
+    row = tx.one(_HEAD, {"link": peer, "name": name, "lane_number": int(lane)})
+    return Head(0, GENESIS_HASH) if row is None else Head(*row)
+
+
+def settle(tx: Transaction, peer: str, name: str) -> None:
+    """Decide if a segment that takes no more events is drained: all of it applied by the peer."""
+    drained = all(
+        cursors.get(tx, peer, "out", name, lane).applied == head(tx, peer, name, lane).sequence
+        for lane in Lane
+    )
+    state = "drained" if drained else "sealed"
+    segments.set_state(tx, peer, name, state)

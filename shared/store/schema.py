@@ -1,0 +1,377 @@
+"""The tables. Columns are INTEGER, TEXT and BLOB only, so that the writer needs no bind processors.
+
+Times are UTC µs. ``peer`` is the other side of a link: ``_central`` at a gateway, the gateway's
+name at central. Serials are lower-case hex. Both products have every table of the first part.
+"""
+
+from sqlalchemy import (
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData()
+
+
+def _text(name: str, *, null: bool = False) -> Column[str]:
+    return Column(name, Text, nullable=null)
+
+
+def _int(name: str, *, null: bool = False) -> Column[int]:
+    return Column(name, Integer, nullable=null)
+
+
+def _blob(name: str, *, null: bool = False) -> Column[bytes]:
+    return Column(name, LargeBinary, nullable=null)
+
+
+def _key(name: str) -> Column[str]:
+    return Column(name, Text, primary_key=True, nullable=False)
+
+
+def _partial_index(name: str, column: str, *more: str) -> Index:
+    """Index the rows that have the column: the others cost nothing at each issue."""
+    return Index(name, column, *more, sqlite_where=text(f"{column} IS NOT NULL"))
+
+
+#: The condition of the index of what a CRL lists. SQLite uses a partial index only for queries
+#: that say exactly this.
+NOT_GOOD = text("status <> 'good'")
+#: The condition of the index by origin: a gateway, where all is its own, does not pay for it.
+REPORTED = text("origin <> ''")
+
+#: CAs this box knows. kind: root, fleet, gateway, transport_root. state: active, retired, ended.
+ca = Table(
+    "ca",
+    metadata,
+    _key("ca_id"),
+    _text("name"),
+    _text("kind"),
+    _text("parent_id", null=True),
+    _text("gateway", null=True),
+    _blob("der"),
+    _text("key_uri", null=True),  # where the private key is; null: not here
+    _text("state"),
+    _int("issue_until", null=True),
+    _int("not_after"),
+    _int("crl_number"),
+    _int("created_at"),
+    Index("ca_by_gateway", "gateway"),
+)
+
+#: Open intents only: completing or voiding deletes the row.
+intent = Table(
+    "intent",
+    metadata,
+    _key("idempotency_key"),
+    _text("intent_id"),
+    _text("ca_id"),
+    _text("serial"),
+    _blob("request_hash"),
+    _text("device_id", null=True),
+    _text("profile"),
+    _text("purpose"),
+    _blob("document"),  # JSON of the whole intent with its TBS: what a crash leaves is finished
+    _int("created_at"),
+    UniqueConstraint("device_id", "profile", "purpose", name="intent_one_per_device"),
+)
+
+#: Every certificate, own (origin '') or reported by a gateway (origin = its name): the ledger of
+#: the gateway and the inventory of central are one table, so that search, CRL and OCSP are one
+#: code path. state: issued, voided, stub. der is null for voided serials and stubs.
+certificate = Table(
+    "certificate",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    _text("ca_id"),
+    _text("serial"),
+    _text("origin"),
+    _text("state"),
+    _text("status"),  # good, hold, revoked
+    _blob("der", null=True),
+    _text("sha256", null=True),
+    _text("subject_cn", null=True),
+    _text("device_id", null=True),
+    _text("profile", null=True),
+    _int("profile_version", null=True),
+    _text("purpose", null=True),
+    _text("principal", null=True),
+    _text("protocol", null=True),
+    _text("alias", null=True),
+    _text("grant_id", null=True),
+    _text("clock_quality", null=True),
+    _int("test"),
+    _int("not_before", null=True),
+    _int("not_after", null=True),
+    _int("issued_at"),
+    _int("revoked_at", null=True),
+    _text("reason", null=True),
+    _text("replaces", null=True),  # "ca_id/serial"
+    _text("metadata", null=True),  # JSON object of text pairs
+    _text("idempotency_key", null=True),
+    _blob("request_hash", null=True),
+    _int("replay_until", null=True),
+    UniqueConstraint("serial", "ca_id", name="certificate_serial_once"),
+    _partial_index("certificate_by_key", "idempotency_key"),
+    _partial_index("certificate_by_device", "device_id", "id"),
+    _partial_index("certificate_by_cn", "subject_cn", "id"),
+    Index("certificate_by_sha256", "sha256"),
+    Index("certificate_by_origin", "origin", "id", sqlite_where=REPORTED),
+    Index("certificate_by_ca", "ca_id", "id"),
+    Index("certificate_by_profile", "profile", "id"),
+    Index("certificate_not_good_of_ca", "ca_id", "id", sqlite_where=NOT_GOOD),
+    Index("certificate_not_good_by_status", "status", "id", sqlite_where=NOT_GOOD),
+)
+
+#: Holds are a set of hold ids: a released id stays, so that a replayed hold never holds again.
+hold = Table(
+    "hold",
+    metadata,
+    _key("ca_id"),
+    _key("serial"),
+    _key("hold_id"),
+    _text("actor"),
+    _int("held_at"),
+    _int("released_at", null=True),
+)
+
+crl = Table(
+    "crl",
+    metadata,
+    _key("ca_id"),
+    Column("number", Integer, primary_key=True, nullable=False),
+    _blob("der"),
+    _int("this_update"),
+    _int("next_update"),
+)
+
+grant_use = Table(
+    "grant_use",
+    metadata,
+    _key("grant_id"),
+    _int("version"),
+    _int("quota"),
+    _int("used"),
+    _text("state"),  # active, ended
+    _blob("document"),
+)
+
+profile = Table(
+    "profile",
+    metadata,
+    _key("name"),
+    Column("version", Integer, primary_key=True, nullable=False),
+    _text("sha256"),
+    _text("document"),
+    _text("state"),  # active, withdrawn
+    _int("created_at"),
+)
+
+#: Signed directives held (gateway) or given (central); newest per kind is in force.
+directive = Table(
+    "directive",
+    metadata,
+    _key("peer"),
+    _key("kind"),
+    _key("subject"),  # what it is about: '' for the bundle, a grant id, "ca_id/serial"
+    _text("incarnation"),
+    _int("number"),
+    _blob("envelope"),
+    _int("created_at"),
+)
+
+#: One row per (peer, direction, segment). state of ours: open, sealed (no more events), drained
+#: (sealed, and all of it applied by the peer); of theirs: open, ended (by a join).
+segment = Table(
+    "segment",
+    metadata,
+    _key("peer"),
+    _key("direction"),  # out: ours; in: theirs
+    _key("segment"),
+    _int("number"),  # in the order in which they came
+    _text("parent", null=True),
+    _blob("parent_heads", null=True),  # CBOR {lane: [sequence, hash]}
+    _int("start_counter"),
+    _text("boot_id"),
+    _text("version"),
+    _text("state"),
+    _int("opened_at"),
+    Index("segment_by_parent", "peer", "direction", "parent"),
+    Index("segment_by_state", "peer", "direction", "state", "number"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    _key("peer"),
+    _key("segment"),
+    Column("lane", Integer, primary_key=True, nullable=False),  # 0 urgent, 1 normal
+    Column("sequence", Integer, primary_key=True, nullable=False),  # from 1, no gaps
+    _text("type"),
+    _int("created_at"),
+    _blob("hash"),
+    _blob("event"),  # last: what stands before it is read without it
+)
+
+#: Raw events as received, in order: all effects can be computed again from them.
+inbox_event = Table(
+    "inbox_event",
+    metadata,
+    _key("peer"),
+    _key("segment"),
+    Column("lane", Integer, primary_key=True, nullable=False),
+    Column("sequence", Integer, primary_key=True, nullable=False),
+    _text("type"),
+    _int("received_at"),
+    _blob("hash"),
+    _blob("event"),
+)
+
+#: How far each lane is: direction in = contiguously applied here; out = confirmed by the peer.
+cursor = Table(
+    "cursor",
+    metadata,
+    _key("peer"),
+    _key("direction"),
+    _key("segment"),
+    Column("lane", Integer, primary_key=True, nullable=False),
+    _int("applied"),
+    _int("archived"),
+    _blob("hash"),
+    _int("updated_at"),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    _key("peer"),
+    _key("segment"),
+    Column("lane", Integer, primary_key=True, nullable=False),
+    Column("sequence", Integer, primary_key=True, nullable=False),
+    _text("reason"),
+    _blob("event"),
+    _int("created_at"),
+    _int("resolved_at", null=True),
+)
+
+#: Secrets at rest, wrapped (shared.pki.keywrap): AAD binds table, name and version.
+key_envelope = Table(
+    "key_envelope",
+    metadata,
+    _key("name"),
+    _int("version"),
+    _blob("envelope"),
+    _int("created_at"),
+    _int("expires_at", null=True),
+)
+
+#: Places and programs that may ask: stations with a token or a client certificate, API users.
+station = Table(
+    "station",
+    metadata,
+    _key("name"),
+    _text("role"),  # station, admin, auditor
+    _blob("token_hash", null=True),
+    _text("cert_sha256", null=True),
+    _text("profiles"),  # JSON list; ["*"] for all
+    _int("created_at"),
+    _int("expires_at", null=True),
+    _int("revoked_at", null=True),
+    UniqueConstraint("token_hash", name="station_token_once"),
+    UniqueConstraint("cert_sha256", name="station_certificate_once"),
+)
+
+#: Answers to POSTs that issue nothing, by Idempotency-Key.
+idempotency = Table(
+    "idempotency",
+    metadata,
+    _key("principal"),
+    _key("route"),
+    _key("key"),
+    _blob("body_hash"),
+    _int("http_status"),
+    _blob("body"),
+    _int("created_at"),
+)
+
+#: Small facts: line state, last contact, incarnation, start counter, clock ratchet.
+fact = Table("fact", metadata, _key("name"), _text("value"), sqlite_with_rowid=False)
+
+#: Maintained counters: no page ever counts rows.
+counter = Table("counter", metadata, _key("name"), _int("value"), sqlite_with_rowid=False)
+
+# --- central only -----------------------------------------------------------------------------
+
+gateway = Table(
+    "gateway",
+    metadata,
+    _key("name"),
+    _text("state"),  # invited, active, cloned, restored, ended
+    _text("state_reason"),
+    _blob("join_secret_hash", null=True),
+    _int("join_expires_at", null=True),
+    _blob("join_request_hash", null=True),
+    _blob("join_answer", null=True),
+    _blob("event_key", null=True),  # SPKI of the event-signing key
+    _blob("exchange_key", null=True),
+    _text("transport_serial", null=True),
+    _text("version", null=True),
+    _text("link", null=True),  # online, offline
+    _int("link_since", null=True),
+    _int("last_contact", null=True),
+    _int("backlog", null=True),  # events the gateway said it still holds unsent
+    _int("created_at"),
+)
+
+conflict = Table(
+    "conflict",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    _text("kind"),
+    _text("gateway"),
+    _text("subject"),
+    _text("detail"),  # JSON
+    _text("state"),  # open, settled
+    _int("created_at"),
+)
+
+user = Table(
+    "user",
+    metadata,
+    _key("name"),
+    _text("password_hash"),
+    _text("role"),  # admin, auditor
+    _int("failed_logins"),
+    _int("locked_until", null=True),
+    _int("created_at"),
+)
+
+session = Table(
+    "session",
+    metadata,
+    _key("token_hash"),
+    _text("user"),
+    _int("created_at"),
+    _int("seen_at"),
+    _int("expires_at"),
+    ForeignKeyConstraint(["user"], ["user.name"]),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    _int("at"),
+    _text("actor"),
+    _text("action"),
+    _text("subject"),
+    _text("detail"),
+    _blob("hash"),
+)

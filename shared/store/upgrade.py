@@ -1,0 +1,63 @@
+"""Brings a database to this version's schema before anything else touches it."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.pool import NullPool
+
+from shared.kernel.errors import IncompatibleError
+from shared.store.migrations import HEAD
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def upgrade(path: Path) -> None:
+    """Run the missing migrations, all or none; a new file becomes a new database.
+
+    Raises IncompatibleError when a newer version wrote the database: nothing is touched then.
+    """
+    revision = _revision(path)
+    if revision == HEAD:
+        return
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise IncompatibleError(
+            f"The database was written by a newer version (its schema is “{revision}”, "
+            f"this version knows “{HEAD}”).",
+            remedy="Install that version again, or restore a backup made by this one.",
+        )
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    event.listen(engine, "connect", _leave_transactions_to_us)
+    event.listen(engine, "begin", _begin_exclusively)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _revision(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        if not connection.execute(
+            "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
+        ).fetchone():
+            return None
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        return row and row[0]
+
+
+def _leave_transactions_to_us(connection: sqlite3.Connection, _record: object) -> None:
+    """Python's sqlite3 would commit before each DDL statement."""
+    connection.isolation_level = None
+
+
+def _begin_exclusively(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN EXCLUSIVE")
