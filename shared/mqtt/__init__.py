@@ -1,0 +1,1 @@
+"""MQTT 5: the connection on the asyncio loop, the session that drives replication, the broker."""
