@@ -1,0 +1,1 @@
+"""Enrollment protocols: each parses, authenticates, calls ``IssuanceService.issue`` and encodes."""

@@ -1,0 +1,164 @@
+"""Certificates that exist: fetch, search, revoke, hold, release."""
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+from urllib.parse import urlencode
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from shared.enroll.rest import documents
+from shared.enroll.rest.finding import find
+from shared.enroll.rest.models import Document, HoldAttributes, RevokeAttributes
+from shared.enroll.rest.ports import CertificateRow, RestPorts
+from shared.enroll.rest.rendering import BASE, row_resource
+from shared.enroll.rest.scope import scope_of
+from shared.kernel import limits
+from shared.kernel.errors import BadRequestError, ForbiddenError, NotFoundError
+from shared.pki import formats
+from shared.web.app import read_body
+from shared.web.auth import Principal, Role
+from shared.web.problems import API_HEADERS
+
+FILTERS = ("cn", "device_id", "profile", "status", "ca_id", "serial", "origin")
+_FILTER_NAMES = {f"filter[{name}]": name for name in FILTERS}
+_PAGE_ROWS_DEFAULT = 50
+_VALUE_CHARS_MAX = 256
+_OK = 200
+_DER = "application/pkix-cert"
+_PEM = "application/x-pem-file"
+
+Attributes = TypeVar("Attributes", bound=BaseModel)
+
+
+class Certificates:
+    """Handlers of what happens after issuing."""
+
+    def __init__(self, ports: RestPorts) -> None:
+        """Take the ports."""
+        self._ports = ports
+
+    async def fetch(self, request: web.Request) -> web.Response:
+        """Give one certificate: JSON, DER (application/pkix-cert) or PEM with its chain."""
+        principal = await self._ports.authenticator.principal(request)
+        row = await find(request, self._ports.reads, principal)
+        accept = request.headers.get("Accept", "")
+        if row.der is not None and _DER in accept:
+            return web.Response(body=row.der, content_type=_DER, headers=API_HEADERS)
+        if row.der is not None and _PEM in accept:
+            text = formats.pem([row.der]) + self._chain(row.ca_id)
+            return web.Response(text=text, content_type=_PEM, headers=API_HEADERS)
+        document = row_resource(row)
+        if row.der is not None:
+            pem = {"certificate": formats.pem([row.der]), "chain": self._chain(row.ca_id)}
+            document["data"]["attributes"] |= pem
+        return documents.answer(documents.encode(document))
+
+    async def search(self, request: web.Request) -> web.Response:
+        """Give certificates newest first, page by page; ``links.next`` leads on."""
+        principal = await self._ports.authenticator.principal(request)
+        filters, after, size = _query(request.query)
+        rows = await self._visible(principal, filters, after, size)
+        links = {"self": request.path_qs}
+        if len(rows) == size:
+            query = {f"filter[{name}]": value for name, value in filters.items()}
+            query |= {"page[size]": str(size), "page[after]": str(rows[-1].id)}
+            links["next"] = f"{BASE}/certificates?{urlencode(query)}"
+        data = [row_resource(row)["data"] for row in rows]
+        return documents.answer(documents.encode({"data": data, "links": links}))
+
+    async def revoke(self, request: web.Request) -> web.Response:
+        """Revoke for good."""
+        status = self._ports.status
+
+        async def revoke(row: CertificateRow, body: RevokeAttributes, actor: str) -> None:
+            await status.revoke(row.ca_id, row.serial, body.reason, actor)
+
+        return await self._change(request, RevokeAttributes, revoke)
+
+    async def hold(self, request: web.Request) -> web.Response:
+        """Suspend under a hold id."""
+        status = self._ports.status
+
+        async def hold(row: CertificateRow, body: HoldAttributes, actor: str) -> None:
+            await status.hold(row.ca_id, row.serial, body.hold_id, actor)
+
+        return await self._change(request, HoldAttributes, hold)
+
+    async def release(self, request: web.Request) -> web.Response:
+        """Release one hold id; the certificate is good again when none is left."""
+        status = self._ports.status
+
+        async def release(row: CertificateRow, body: HoldAttributes, actor: str) -> None:
+            await status.release_hold(row.ca_id, row.serial, body.hold_id, actor)
+
+        return await self._change(request, HoldAttributes, release)
+
+    async def _change(
+        self,
+        request: web.Request,
+        model: type[Attributes],
+        change: Callable[[CertificateRow, Attributes, str], Awaitable[None]],
+    ) -> web.Response:
+        """Change the status of one certificate; each change is idempotent by itself.
+
+        An Idempotency-Key therefore only has to bind its body and to keep the answer.
+        """
+        principal = await self._ports.authenticator.principal(request)
+        if principal.role is Role.AUDITOR:
+            raise ForbiddenError("An auditor changes nothing.")
+        documents.require_json(request)
+        row = await find(request, self._ports.reads, principal)
+        body = await read_body(request)
+        attributes = documents.parse(Document[model], body).data.attributes
+        scope = scope_of(request, principal.name)
+        if scope is not None:
+            digest = hashlib.sha256(body).digest()
+            kept = await self._ports.kept.bind(*scope.parts, digest)
+            if kept is not None:
+                return documents.answer(kept.body, status=kept.http_status)
+        await change(row, attributes, principal.name)
+        self._ports.authenticator.forget()  # it may be somebody's client certificate
+        changed = await self._ports.reads.certificate(row.ca_id, row.serial)
+        answer = documents.encode(row_resource(changed or row))
+        if scope is not None:
+            await self._ports.kept.keep_answer(*scope.parts, _OK, answer)
+        return documents.answer(answer, status=_OK)
+
+    async def _visible(
+        self, principal: Principal, filters: Mapping[str, str], after: int, size: int
+    ) -> Sequence[CertificateRow]:
+        if principal.role is Role.DEVICE:
+            raise ForbiddenError(
+                "A device certificate opens its own record only.",
+                remedy="Fetch it by its id, or search with a token.",
+            )
+        everything = principal.role is not Role.STATION or "*" in principal.profiles
+        profiles = None if everything else sorted(principal.profiles)
+        return await self._ports.reads.search(filters, profiles, after, size)
+
+    def _chain(self, ca_id: str) -> str:
+        try:
+            return formats.pem(self._ports.keys.of(ca_id).issuer.chain)
+        except NotFoundError:  # central shows what gateways issued; their chains are under /cas
+            return ""
+
+
+def _query(query: Mapping[str, str]) -> tuple[dict[str, str], int, int]:
+    """Read ``filter[…]``, ``page[after]`` and ``page[size]``; what is not known is refused."""
+    filters: dict[str, str] = {}
+    numbers = {"page[after]": 0, "page[size]": _PAGE_ROWS_DEFAULT}
+    for name, value in query.items():
+        if name in numbers and re.fullmatch("[0-9]{1,18}", value):
+            numbers[name] = int(value)
+        elif name in _FILTER_NAMES and len(value) <= _VALUE_CHARS_MAX:
+            filters[_FILTER_NAMES[name]] = value
+        else:
+            raise BadRequestError(
+                f"The query parameter {name[:40]!r} is not known here, or its value is wrong.",
+                remedy=f"Filter by {', '.join(FILTERS)}; page by page[size] and page[after].",
+            )
+    size = min(max(numbers["page[size]"], 1), limits.PAGE_ROWS_MAX)
+    return filters, numbers["page[after]"], size

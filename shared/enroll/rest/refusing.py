@@ -1,0 +1,69 @@
+"""Every refusal leaves a trace: what never reached the issuance core is written down here."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from shared.enroll.rest.content import PROTOCOL
+from shared.enroll.rest.ports import Refusals
+from shared.kernel.errors import Kind, RefusedError, TmaError
+from shared.policy.request import EnrollmentRequest, Operation
+from shared.web.access_log import PRINCIPAL
+from shared.web.throttle import Throttle, ThrottledError
+
+_LOG = logging.getLogger(__name__)
+_ANONYMOUS = "anonymous"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Refusing:
+    """Emits ``enrollment.refused`` for requests that are refused at the door."""
+
+    def __init__(self, refusals: Refusals, anonymous: Throttle) -> None:
+        """Take the ledger's door, and how many refusals of strangers are worth an event.
+
+        Whoever has no credential must not be able to fill the outbox; the access log has the rest.
+        """
+        self._refusals = refusals
+        self._anonymous = anonymous
+
+    def around(self, handler: Handler) -> Handler:
+        """Record what the handler refuses, and raise it on."""
+
+        async def recording(request: web.Request) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except TmaError as error:
+                await self.record(error, request.get(PRINCIPAL), "")
+                raise
+
+        return recording
+
+    async def record(self, error: TmaError, principal: str | None, profile: str) -> None:
+        """Record one refusal; what the issuance core refused is an event already."""
+        if error.kind is Kind.RETRYABLE or isinstance(error, RefusedError | ThrottledError):
+            return
+        try:
+            if principal is None:
+                self._anonymous.require(_ANONYMOUS)
+                self._anonymous.count(_ANONYMOUS)
+            await self._refusals.refuse(
+                _request(principal or _ANONYMOUS, profile), error.code, "", error.message
+            )
+        except TmaError as failure:
+            _LOG.warning("A refusal is not recorded: %s (%s)", failure.message, error.message)
+
+
+def _request(principal: str, profile: str) -> EnrollmentRequest:
+    """Stand for a request that could not be read."""
+    return EnrollmentRequest(
+        operation=Operation.ENROLL,
+        protocol=PROTOCOL,
+        alias=PROTOCOL,
+        profile=profile,
+        principal=principal,
+        public_key=b"",
+        subject=(),
+    )

@@ -1,0 +1,170 @@
+"""All addresses of the REST interface: one table mounts them and describes them."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from shared.enroll.rest import documents, openapi
+from shared.enroll.rest.catalogue import Catalogue
+from shared.enroll.rest.certificates import FILTERS, Certificates
+from shared.enroll.rest.enrolling import Enrolling
+from shared.enroll.rest.models import (
+    Batch,
+    Document,
+    EnrollAttributes,
+    HoldAttributes,
+    RenewAttributes,
+    RevokeAttributes,
+)
+from shared.enroll.rest.ports import RestPorts
+from shared.enroll.rest.refusing import Refusing
+from shared.enroll.rest.rendering import BASE
+from shared.web.pages import Pages
+from shared.web.throttle import Throttle
+
+_OPENAPI_HEADERS = {"Cache-Control": "no-cache"}
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation: where it is, who handles it, what the OpenAPI document says about it."""
+
+    method: str
+    path: str  # below /api/v2.0
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    summary: str
+    answer: str  # name of a schema in ``openapi``
+    status: int = 200
+    body: type[BaseModel] | None = None
+    query: tuple[str, ...] = field(default=())
+
+
+def routes(ports: RestPorts, pages: Pages | None = None) -> list[web.RouteDef]:
+    """Give every route below ``/api/v2.0``; with ``pages`` also ``/docs`` for people."""
+    refusing = Refusing(ports.refusals, Throttle(ports.clock, burst=60, period_s=3600))
+    table = _table(ports, refusing)
+    document = openapi.document(table)
+    encoded = documents.encode(document)
+
+    async def machine(_request: web.Request) -> web.Response:
+        return documents.answer(encoded, headers=_OPENAPI_HEADERS)
+
+    mounted = [
+        web.route(
+            route.method,
+            BASE + route.path,
+            refusing.around(route.handler) if route.method == "POST" else route.handler,
+        )
+        for route in table
+    ]
+    mounted.append(web.get(f"{BASE}/openapi.json", machine))
+    if pages is not None:
+        mounted.append(web.get(f"{BASE}/docs", _people(pages, document)))
+    return mounted
+
+
+def _people(
+    pages: Pages, document: dict[str, Any]
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def people(_request: web.Request) -> web.Response:
+        return pages.render("shared.enroll.rest/docs.html", {"api": document})
+
+    return people
+
+
+def _table(ports: RestPorts, refusing: Refusing) -> Sequence[Route]:
+    enrolling = Enrolling(ports, refusing)
+    return (
+        Route(
+            "POST",
+            "/certificates",
+            enrolling.issue,
+            "Issue a certificate for a CSR, or for a key that the server makes",
+            "Certified",
+            201,
+            Document[EnrollAttributes],
+        ),
+        Route(
+            "POST",
+            "/certificates/batch",
+            enrolling.batch,
+            "Issue up to 1,000 certificates, each with a result of its own",
+            "BatchResults",
+            body=Batch,
+        ),
+        Route(
+            "POST",
+            "/cert_{profile}",
+            enrolling.issue_for_profile,
+            "Issue a certificate of one profile; server and client mean tls-server, tls-client",
+            "Certified",
+            201,
+            Document[EnrollAttributes],
+        ),
+        Route(
+            "POST",
+            "/certificates/{id}/renew",
+            enrolling.renew,
+            "Issue a successor, by a token or by the certificate itself over mutual TLS",
+            "Certified",
+            201,
+            Document[RenewAttributes],
+        ),
+        *_certificate_routes(Certificates(ports)),
+        *_catalogue_routes(Catalogue(ports)),
+    )
+
+
+def _certificate_routes(certificates: Certificates) -> tuple[Route, ...]:
+    return (
+        Route(
+            "POST",
+            "/certificates/{id}/revoke",
+            certificates.revoke,
+            "Revoke a certificate for good",
+            "Certificate",
+            body=Document[RevokeAttributes],
+        ),
+        Route(
+            "POST",
+            "/certificates/{id}/hold",
+            certificates.hold,
+            "Suspend a certificate under a hold id",
+            "Certificate",
+            body=Document[HoldAttributes],
+        ),
+        Route(
+            "POST",
+            "/certificates/{id}/release",
+            certificates.release,
+            "Release one hold id",
+            "Certificate",
+            body=Document[HoldAttributes],
+        ),
+        Route(
+            "GET",
+            "/certificates/{id}",
+            certificates.fetch,
+            "Fetch a certificate: JSON, application/pkix-cert or application/x-pem-file",
+            "Certificate",
+        ),
+        Route(
+            "GET",
+            "/certificates",
+            certificates.search,
+            "Search certificates, newest first",
+            "CertificatePage",
+            query=(*(f"filter[{name}]" for name in FILTERS), "page[size]", "page[after]"),
+        ),
+    )
+
+
+def _catalogue_routes(catalogue: Catalogue) -> tuple[Route, ...]:
+    return (
+        Route("GET", "/profiles", catalogue.profiles, "List the profiles in force", "Profiles"),
+        Route("GET", "/cas", catalogue.authorities, "List the CAs with certificates", "Cas"),
+        Route("GET", "/status", catalogue.status, "Say how this box is", "Status"),
+    )

@@ -1,0 +1,1 @@
+"""Status for relying parties over plain HTTP: what is served here is signed by itself."""

@@ -1,0 +1,1 @@
+"""HTTP for both products: the app factory, error rendering, TLS, who asks, pages."""

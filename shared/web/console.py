@@ -1,0 +1,118 @@
+"""Commands from the console of a box: HTTP over a unix socket, for its own user and root only.
+
+The socket's mode and SO_PEERCRED say who asks; no secret is needed and none is kept for it.
+"""
+
+import asyncio
+import json
+import os
+import pwd
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aiohttp import ClientConnectorError, ClientSession, ClientTimeout, UnixConnector, web
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shared.kernel.errors import BadRequestError, ForbiddenError, Kind, TmaError
+from shared.system.processes import listen_private, peer_uid
+from shared.web import app
+
+_TIMEOUT = ClientTimeout(total=60)
+
+
+class AbsentError(TmaError):
+    """Start the service, for instance with the command `run`, and try again."""
+
+    kind, code = Kind.RETRYABLE, "service-absent"
+
+
+class AnsweredError(TmaError):
+    """Do what the message says: the running service said no."""
+
+    def __init__(self, problem: Mapping[str, Any]) -> None:
+        """Take the problem document that the service answered."""
+        super().__init__(str(problem["detail"]), remedy=str(problem["remedy"]))
+        self.code = str(problem["code"])
+        busy = problem["status"] == web.HTTPServiceUnavailable.status_code
+        self.kind = Kind.RETRYABLE if busy else Kind.FATAL
+
+
+class Order(BaseModel):
+    """The body of a command: what is not named in it is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+OrderT = TypeVar("OrderT", bound=Order)
+#: Takes the request and who asks, ``user:<login>``; what it gives is answered as JSON.
+Command = Callable[[web.Request, str], Awaitable[Any]]
+
+
+@asynccontextmanager
+async def serve(path: Path, routes: Iterable[web.AbstractRouteDef]) -> AsyncGenerator[None]:
+    """Listen on the socket while the context is open."""
+    application = app.create(routes, random=os.urandom)
+    runner = web.AppRunner(application, handle_signals=False, access_log=None)
+    await runner.setup()
+    try:
+        listener = listen_private(path, owner_uid=os.geteuid())
+        await web.SockSite(runner, listener).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def command(run: Command) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Let root and the service's own user in, and tell the command who it is."""
+
+    async def handler(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        uid = peer_uid(request.transport.get_extra_info("socket"))
+        if uid not in {0, os.geteuid()}:
+            raise ForbiddenError("Only root and the service's own user may command it.")
+        answer = await run(request, f"user:{_login(uid)}")
+        return web.Response(text=json.dumps(answer), content_type="application/json")
+
+    return handler
+
+
+async def read_order(request: web.Request, model: type[OrderT]) -> OrderT:
+    """Read the body of a command; raises BadRequestError naming the field that is wrong."""
+    try:
+        return model.model_validate_json(await app.read_body(request))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the order"
+        raise BadRequestError(f"{field}: {first['msg']}.") from error
+
+
+def ask(path: Path, method: str, route: str, order: Order | None = None) -> Any:
+    """Ask the running service and give its answer.
+
+    Raises AbsentError when nothing listens, AnsweredError when the service says no.
+    """
+    return asyncio.run(_ask(path, method, route, order))
+
+
+async def _ask(path: Path, method: str, route: str, order: Order | None) -> Any:
+    body = order.model_dump_json() if order else None
+    try:
+        async with (
+            ClientSession(connector=UnixConnector(str(path)), timeout=_TIMEOUT) as session,
+            session.request(method, f"http://console{route}", data=body) as response,
+        ):
+            answer = await response.json(content_type=None)
+    except (ClientConnectorError, TimeoutError) as error:
+        raise AbsentError(f"No running service answers at {path}.") from error
+    if response.status >= web.HTTPBadRequest.status_code:
+        raise AnsweredError(answer)
+    return answer
+
+
+def _login(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,67 @@
+"""TLS contexts of the listeners. Keys come in as bytes and never touch a disk here."""
+
+import os
+import ssl
+from collections.abc import Sequence
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from shared.kernel.errors import IntegrityError
+
+
+def people_context(certificate_pem: bytes, key_pem: bytes) -> ssl.SSLContext:
+    """For browsers and tokens: no client certificate is asked for, so no browser dialog opens."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(["http/1.1"])
+    load_identity(context, certificate_pem, key_pem)
+    return context
+
+
+def machine_context(
+    certificate_pem: bytes, key_pem: bytes, device_cas: Sequence[bytes]
+) -> ssl.SSLContext:
+    """For machines: a client certificate is optional and must come from a device CA (DER).
+
+    Python's CERT_OPTIONAL ends the handshake on a foreign, expired or serverAuth-only
+    certificate: the client sees only a dropped connection. Never list the transport root here.
+    """
+    context = people_context(certificate_pem, key_pem)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    # The issuing CA itself is the anchor: devices send their leaf, rarely the chain above it.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    trust(context, device_cas)
+    return context
+
+
+def load_identity(context: ssl.SSLContext, certificate_pem: bytes, key_pem: bytes) -> None:
+    """Give the context this certificate chain and key; new connections use it from now on.
+
+    OpenSSL reads files only, so the two pass through an anonymous file in memory. Raises
+    IntegrityError when certificate and key do not belong together; the old ones then stay in use.
+    """
+    descriptor = os.memfd_create("tls-identity", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
+            file.write(certificate_pem + b"\n" + key_pem)
+        path = f"/proc/self/fd/{descriptor}"
+        # Tried elsewhere first: a context whose loading failed has lost its old pair as well.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path)
+        context.load_cert_chain(path)
+    except ssl.SSLError as error:
+        raise IntegrityError("The web certificate and its key do not belong together.") from error
+    finally:
+        os.close(descriptor)
+
+
+def trust(context: ssl.SSLContext, device_cas: Sequence[bytes]) -> None:
+    """Accept client certificates of these CAs (DER) too, from the next connection on.
+
+    Trust is only added. What ended is refused by ``auth``: it asks the ledger about each
+    certificate.
+    """
+    for der in device_cas:
+        pem = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
+        context.load_verify_locations(cadata=pem.decode("ascii"))
