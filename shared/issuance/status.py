@@ -94,6 +94,7 @@ class StatusService:
         self._schedule = schedule or CrlSchedule()
         self._wanted: set[str] = set()
         self._wake = asyncio.Event()
+        self._signing = asyncio.Lock()  # two CRLs at once would take the same number
 
     async def revoke(self, ca_id: str, serial: str, reason: str, actor: str) -> CertificateRecord:
         """Revoke for good; the same call again changes nothing.
@@ -141,6 +142,20 @@ class StatusService:
 
         Raises TokenUnavailableError, OutcomeUnknownError, StorageFullError.
         """
+        async with self._signing:
+            return await self._sign_crl(ca_id)
+
+    async def run(self) -> None:
+        """Sign what is due or wanted, until cancelled. What fails is tried again, not dropped."""
+        while True:
+            await self._want_what_is_due()
+            failed = [ca_id for ca_id in sorted(self._wanted) if not await self._tried(ca_id)]
+            if failed:
+                await asyncio.sleep(self._schedule.retry_s)
+            else:
+                await self._wait_for_want(min(60, self._schedule.interval_s))
+
+    async def _sign_crl(self, ca_id: str) -> bytes:
         key = self._keys.of(ca_id)
         now_us = self._clock.now().utc_us
         number = max(await self._crls.last_crl_number(ca_id) + 1, now_us)
@@ -159,16 +174,6 @@ class StatusService:
         der = crl.assemble(tbs, signature, key.issuer)
         await self._crls.save_crl(ca_id, number, der, now_us, next_update_us)
         return der
-
-    async def run(self) -> None:
-        """Sign what is due or wanted, until cancelled. What fails is tried again, not dropped."""
-        while True:
-            await self._want_what_is_due()
-            failed = [ca_id for ca_id in sorted(self._wanted) if not await self._tried(ca_id)]
-            if failed:
-                await asyncio.sleep(self._schedule.retry_s)
-            else:
-                await self._wait_for_want(min(60, self._schedule.interval_s))
 
     async def _wait_for_want(self, longest_s: float) -> None:
         if not self._wanted:  # else a revocation came in while another CRL was signed
