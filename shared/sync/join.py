@@ -32,6 +32,7 @@ SECRET_BYTES = 16
 MESSAGE_BYTES_MAX = 1024 * 1024
 _TOKEN_PREFIX = "tma-join-1."  # noqa: S105 - the label of the format, not a secret
 _TOKEN_CHARS_MAX = 1024
+_CHECKSUM_BYTES = 4
 
 Csr = Annotated[bytes, Field(min_length=1, max_length=4096)]
 Der = Annotated[bytes, Field(min_length=1, max_length=16 * 1024)]
@@ -79,7 +80,9 @@ class JoinToken(_Message):
 
     def text(self) -> str:
         """Write the token as one line that survives mail, chat and typing into a terminal."""
-        return _TOKEN_PREFIX + base64.urlsafe_b64encode(self.encode()).rstrip(b"=").decode()
+        data = self.encode()
+        text = base64.urlsafe_b64encode(data + _checksum(data)).rstrip(b"=").decode()
+        return _TOKEN_PREFIX + text
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -92,11 +95,17 @@ class JoinToken(_Message):
             )
         try:
             data = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise BadRequestError(
-                "The join token is damaged.", remedy="Copy the whole line again."
-            ) from error
-        return cls.decode(data)
+        except (binascii.Error, ValueError):
+            data = b""
+        message, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
+        if checksum != _checksum(message):
+            raise BadRequestError("The join token is damaged.", remedy="Copy the whole line again.")
+        return cls.decode(message)
+
+
+def _checksum(data: bytes) -> bytes:
+    """Catch typing errors; who forges a token can forge this too."""
+    return hashlib.sha256(data).digest()[:_CHECKSUM_BYTES]
 
 
 class JoinRequest(_Message):

@@ -1,0 +1,1 @@
+"""The box at the line: issues from its own CA, with or without a link to central."""

@@ -1,0 +1,263 @@
+"""``tma-gateway``: the commands of one gateway. docs/gateway.md describes each."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gateway import config
+from gateway import console as orders
+from gateway.snapshot import LineState, local_text
+from gateway.version import VERSION
+from shared.kernel.errors import BadRequestError, Kind, TmaError
+from shared.web import console
+
+EXIT_FAILED, EXIT_USAGE, EXIT_NO_AGENT, EXIT_TRY_AGAIN = 1, 2, 3, 4
+_STDIN_CHARS_MAX = 4096
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,  # it would write local variables, secrets too, into the log
+    help="""A TMA Edge gateway: it issues certificates at the line, with or without a link.
+
+    First `join`, then `run`; the other commands talk to the running agent.
+
+    Exit status: 0 done; 1 refused or failed, the message says why; 2 wrong usage or
+    configuration; 3 no agent is running; 4 not now, try again.
+    """,
+)
+station_app = typer.Typer(no_args_is_help=True, help="Places at the line that may enroll.")
+line_app = typer.Typer(no_args_is_help=True, help="Stop or continue enrolling on this gateway.")
+app.add_typer(station_app, name="station")
+app.add_typer(line_app, name="line")
+
+ConfigOption = Annotated[
+    Path,
+    typer.Option("--config", "-c", help="The gateway's TOML file.", envvar="TMA_GATEWAY_CONFIG"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Serial = Annotated[str, typer.Argument(help="Serial number of the certificate, in hex.")]
+HoldId = Annotated[str, typer.Option("--id", help="Name of this hold, of your choice.")]
+
+
+def main() -> None:
+    """Run one command; errors of the family become a sentence and an exit status."""
+    try:
+        app()
+    except TmaError as error:
+        _errors.print(f"[bold red]Error:[/] {escape(error.message)}")
+        if error.remedy or type(error).__doc__:
+            _errors.print(escape(error.remedy or str(type(error).__doc__)))
+        sys.exit(_status_of(error))
+
+
+@app.callback()
+def settings(context: typer.Context, path: ConfigOption = config.DEFAULT_PATH) -> None:
+    """Read the configuration once for every command."""
+    if not context.resilient_parsing:
+        context.obj = path
+
+
+@app.command()
+def join(
+    context: typer.Context,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File that holds the join token; without it, it is read from stdin."),
+    ] = None,
+) -> None:
+    """Make this box a gateway of its central, with the join token that central printed.
+
+    `tma-central gateway invite NAME` prints the token. Its secret is sent only to the server
+    whose key the token names. Repeating the command after a failure is safe: the keys stay.
+    The recovery secret that it prints is shown once: keep it away from this box.
+    """
+    from gateway import join as joining  # noqa: PLC0415  # cryptography and SQLAlchemy
+
+    token = token_file.read_text("ascii") if token_file else sys.stdin.read(_STDIN_CHARS_MAX)
+    name = joining.join(_settings(context), token, _print_recovery_secret)
+    _out.print(f"Joined as [bold]{escape(name)}[/]. Start the gateway with `tma-gateway run`.")
+
+
+@app.command()
+def run(context: typer.Context) -> None:
+    """Run the gateway in the foreground until SIGTERM or SIGINT; it logs to stderr."""
+    from gateway import agent  # noqa: PLC0415  # the whole product
+
+    agent.run(_settings(context))
+
+
+@app.command()
+def status(context: typer.Context, as_json: AsJson = False) -> None:
+    """Say what the technician page says."""
+    snapshot = _ask(context, "GET", "/snapshot")
+    if as_json:
+        _print_json(snapshot)
+        return
+    judged = snapshot["verdict"]
+    _out.print(f"[bold]{judged['headline']}[/]: {escape(judged['why'])}")
+    if judged["remedy"]:
+        _out.print(f"What to do: {escape(judged['remedy'])}")
+    for line in _told(snapshot):
+        _out.print(escape(line))
+
+
+@app.command()
+def revoke(
+    context: typer.Context,
+    serial: Serial,
+    reason: Annotated[
+        str, typer.Option(help="Reason of RFC 5280 §5.3.1 in snake case.")
+    ] = "unspecified",
+) -> None:
+    """Revoke a certificate of this gateway for good; works without a link and without the token."""
+    order = orders.RevokeOrder(serial=serial, reason=reason)
+    _print_certificate(_ask(context, "POST", "/revoke", order))
+
+
+@app.command()
+def hold(context: typer.Context, serial: Serial, hold_id: HoldId) -> None:
+    """Suspend a certificate of this gateway until every hold on it is released."""
+    order = orders.HoldOrder(serial=serial, hold_id=hold_id)
+    _print_certificate(_ask(context, "POST", "/hold", order))
+
+
+@app.command()
+def release(context: typer.Context, serial: Serial, hold_id: HoldId) -> None:
+    """Release one hold; a released hold id never holds again."""
+    order = orders.HoldOrder(serial=serial, hold_id=hold_id)
+    _print_certificate(_ask(context, "POST", "/release", order))
+
+
+@station_app.command("add")
+def station_add(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the station: a-z, 0-9, dot, dash.")],
+    profile: Annotated[
+        list[str] | None, typer.Option(help="Profile that it may use; repeat it. Default: all.")
+    ] = None,
+    days: Annotated[int, typer.Option(help="Days until its token ends.")] = 365,
+) -> None:
+    """Make a station and print its token, once: only a hash of it is kept."""
+    try:
+        order = orders.StationOrder(name=name, profiles=tuple(profile or ["*"]), days=days)
+    except ValueError as error:
+        raise BadRequestError(
+            "The name, a profile or the days of the station are not acceptable.",
+            remedy="Names are of a-z, 0-9, dot, dash and underscore; days from 1 to 3650.",
+        ) from error
+    typer.echo(_ask(context, "POST", "/stations", order)["token"])
+
+
+@station_app.command("list")
+def station_list(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the stations, the ended ones too."""
+    stations = _ask(context, "GET", "/stations")
+    if as_json:
+        _print_json(stations)
+        return
+    table = Table("name", "profiles", "state", "ends")
+    for station in stations:
+        profiles = ", ".join(station["profiles"])
+        table.add_row(escape(station["name"]), escape(profiles), station["state"], station["ends"])
+    _out.print(table)
+
+
+@station_app.command("revoke")
+def station_revoke(
+    context: typer.Context, name: Annotated[str, typer.Argument(help="Name of the station.")]
+) -> None:
+    """End a station's token; what it enrolled stays valid."""
+    _ask(context, "DELETE", f"/stations/{name}")
+    _out.print(f"The token of station {escape(name)} is no longer accepted.")
+
+
+@line_app.command("stop")
+def line_stop(
+    context: typer.Context,
+    reason: Annotated[str, typer.Option(help="Why; the technician page shows it.")],
+) -> None:
+    """Refuse every enrollment until `line continue`; revoking and status go on."""
+    _ask(context, "POST", "/line", orders.LineOrder(state=LineState.STOPPED, reason=reason))
+    _out.print("The line is stopped.")
+
+
+@line_app.command("continue")
+def line_continue(context: typer.Context) -> None:
+    """Let the line enroll again."""
+    order = orders.LineOrder(state=LineState.RUNNING, reason="continued by an operator")
+    _ask(context, "POST", "/line", order)
+    _out.print("The line goes on.")
+
+
+@app.command("version")
+def show_version() -> None:
+    """Print the version."""
+    typer.echo(VERSION)
+
+
+_out = Console(highlight=False)
+_errors = Console(stderr=True, highlight=False)
+
+
+def _settings(context: typer.Context) -> config.GatewaySettings:
+    return config.load(context.obj)
+
+
+def _ask(context: typer.Context, method: str, route: str, order: Any = None) -> Any:
+    return console.ask(_settings(context).agent_socket, method, route, order)
+
+
+def _told(snapshot: dict[str, Any]) -> list[str]:
+    token, link, queue = snapshot["token"], snapshot["link"], snapshot["queue"]
+    authority, disk = snapshot["authority"], snapshot["disk"]
+    online = "online" if link["online"] else "offline"
+    offline_until = local_text(link["offline_until_us"])
+    issue_until = local_text(authority["issue_until_us"])
+    remaining = authority["quota"] - authority["used"]
+    only_here = queue["certificates_only_here"]
+    return [
+        f"Token: {token['state']}. {token['detail']}",
+        f"Central: {online} since {local_text(link['since_us'])}.",
+        f"Without central: until {offline_until}, then {link['offline_until_why']}.",
+        f"Queue: {queue['waiting']} events waiting, {only_here} certificates only on this box.",
+        f"CA: {authority['name']}, issues until {issue_until}.",
+        f"Grant: {remaining} of {authority['quota']} certificates left.",
+        f"Disk: {disk['free'] // 1_000_000} MB free.",
+    ]
+
+
+def _print_recovery_secret(secret: str) -> None:
+    _out.print(
+        "Recovery secret. It is shown this once, and if it was shown before, this one counts.\n"
+        "Keep it away from this box: with it and a backup the gateway is restored elsewhere."
+    )
+    _out.print(secret, style="bold", soft_wrap=True)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_certificate(certificate: dict[str, str]) -> None:
+    _out.print(f"Certificate {certificate['serial']} is now: {certificate['status']}.")
+
+
+def _status_of(error: TmaError) -> int:
+    if isinstance(error, console.AbsentError):
+        return EXIT_NO_AGENT
+    if error.kind is Kind.RETRYABLE:
+        return EXIT_TRY_AGAIN
+    local = isinstance(error, BadRequestError)
+    return EXIT_USAGE if local else EXIT_FAILED
+
+
+if __name__ == "__main__":
+    main()

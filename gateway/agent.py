@@ -1,0 +1,377 @@
+"""The composition root: builds the gateway from its parts, runs it, and takes it down in order."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from aiohttp.web import AbstractRouteDef
+
+from gateway import commands, monitor
+from gateway import console as orders
+from gateway.ca_cache import Rules
+from gateway.central_responder import CentralResponder
+from gateway.config import GatewaySettings
+from gateway.history import History
+from gateway.identity import Identity, joined_name
+from gateway.issuing import Authorities
+from gateway.link import CentralLink, GatewayOutbox
+from gateway.observation import Observation, Sources
+from gateway.operator import Operator
+from gateway.recent import WatchedIssuance
+from gateway.responder import Responders
+from gateway.snapshot import HistoryState, TokenState
+from gateway.steady import repeat
+from gateway.token_watch import TokenWatch
+from gateway.validation import GatewayStatus
+from gateway.verdict import verdict
+from gateway.version import VERSION
+from gateway.web import page
+from gateway.web_identity import WebIdentity
+from shared.enroll.rest.ports import RestPorts
+from shared.enroll.rest.routes import routes as rest_routes
+from shared.hsm.client import HsmClient
+from shared.issuance.service import IssuanceService
+from shared.issuance.status import CrlSchedule, StatusService
+from shared.kernel.clock import US_PER_SECOND, ClockQuality
+from shared.kernel.errors import TmaError
+from shared.store.access import Access
+from shared.store.crls import SqlCrls
+from shared.store.database import Database
+from shared.store.kept import Kept
+from shared.store.ledger import SqlLedger
+from shared.store.reads import Reads
+from shared.store.transaction import Transaction
+from shared.store.vault import Vault
+from shared.system.clock import SystemClock
+from shared.system.files import private_directory
+from shared.system.processes import hold_lock
+from shared.validation.routes import routes as validation_routes
+from shared.web import app, console
+from shared.web.auth import Authenticator
+from shared.web.pages import Pages
+from shared.web.throttle import Throttle
+
+_LOG = logging.getLogger(__name__)
+_PRODUCT = "TMA Edge"
+_MEGABYTE = 1_000_000
+_PURGE_S = 60
+_FINISH_OPEN_S = 30
+_CLOCK_CHECK_S = 10
+#: How far the clock may stand before central's last answer without being in doubt.
+_CLOCK_TOLERANCE_US = 300 * US_PER_SECOND
+#: At the start a token that is being opened is waited for so long, then the page says so.
+_TOKEN_WAIT_S = 2.0
+
+
+def run(settings: GatewaySettings) -> None:
+    """Run the gateway until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    asyncio.run(_run(settings))
+
+
+async def _run(settings: GatewaySettings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    name = joined_name(settings.database_path)
+    private_directory(settings.state)
+    settings.lock_path.parent.mkdir(mode=0o700, exist_ok=True)
+    lock = hold_lock(settings.lock_path)
+    outbox = GatewayOutbox.of_gateway(name, VERSION)
+    clock = SystemClock(monitor.clock_quality())
+    database = await Database.open(
+        settings.database_path,
+        sink=outbox,
+        clock=clock,
+        floor_bytes=settings.disk.reserve_mb * _MEGABYTE,
+    )
+    client = HsmClient(settings.token_socket)
+    try:
+        vault = await Vault.open(database, box_path=settings.box_slot_path, random=os.urandom)
+        identity = await Identity.load(database, vault)
+        agent = Agent(Ground(settings, identity, database, vault, outbox, clock, client))
+        await agent.start()
+        await agent.serve(stop)
+    finally:
+        await client.close()
+        await database.close()
+        os.close(lock)
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What everything stands on; opened before the agent is built, closed after it has ended."""
+
+    settings: GatewaySettings
+    identity: Identity
+    database: Database
+    vault: Vault
+    outbox: GatewayOutbox
+    clock: SystemClock
+    client: HsmClient
+
+
+class Agent:
+    """All parts of one gateway, wired. ``start`` makes it ready, ``serve`` lets others in."""
+
+    def __init__(self, ground: Ground) -> None:
+        """Build the parts; nothing is read or signed yet."""
+        self._ground = ground
+        database, clock = ground.database, ground.clock
+        urls = ground.settings.status_url, ground.identity.answer.status_url
+        self._reads = Reads(database)
+        self._ledger = SqlLedger(database)
+        self._rules = Rules(database, clock)
+        self._authorities = Authorities(database, ground.client, urls)
+        self._history = History(
+            witness=ground.settings.witness_path,
+            authorities=self._authorities,
+            outbox=ground.outbox,
+            database=database,
+            clock=clock,
+        )
+        self._service = IssuanceService(
+            profiles=self._rules,
+            keys=self._authorities,
+            ledger=self._ledger,
+            clock=clock,
+            random=os.urandom,
+        )
+        self._issuance = WatchedIssuance(self._service, self._reads, clock)
+        self._access = Access(database)
+        self._authenticator = Authenticator(
+            credentials=self._access, clock=clock, failures=Throttle(clock)
+        )
+        self._kept = Kept(database, ground.vault.keyring)
+        self._tokens = TokenWatch(
+            client=ground.client,
+            authorities=self._authorities,
+            database=database,
+            on_ready=self._recover,
+        )
+        self._link = CentralLink(
+            identity=ground.identity,
+            database=database,
+            outbox=ground.outbox,
+            clock=clock,
+            random=os.urandom,
+            changed=self._ordered,
+            contact=self._contact,
+            judged=self._history.judged,
+        )
+        self._responders = Responders(
+            authorities=self._authorities,
+            database=database,
+            vault=ground.vault,
+            clock=clock,
+            random=os.urandom,
+        )
+        self._web_identity = WebIdentity(
+            gateway=ground.identity.name,
+            hosts=ground.settings.web.names,
+            authorities=self._authorities,
+            database=database,
+            vault=ground.vault,
+            clock=clock,
+        )
+        self._observation = Observation(self._sources())
+        self._recovered = 0
+        self._status: StatusService
+
+    def _sources(self) -> Sources:
+        ground = self._ground
+        return Sources(
+            gateway=ground.identity.name,
+            settings=ground.settings,
+            database=ground.database,
+            reads=self._reads,
+            authorities=self._authorities,
+            rules=self._rules,
+            link=self._link,
+            issuance=self._issuance,
+            clock=ground.clock,
+        )
+
+    async def start(self) -> None:
+        """Open the segment, take over the rules, finish what a crash left, get a certificate."""
+        await self._history.begin()
+        await self._link.accept(self._ground.identity.answer.envelopes)
+        await self._authorities.load()
+        await self._rules.load()
+        self._status = self._status_service()
+        await self._responders.load()
+        await self._web_identity.load()
+        if self._authorities.history is not HistoryState.CONTINUOUS:
+            return
+        await self._wait_for_token()
+        await self._ground.database.writer.run(self._tell_start)
+        if self._authorities.token.state is TokenState.READY:
+            try:
+                await self._web_identity.step(self._service)
+            except TmaError as error:
+                _LOG.warning("The page has no certificate yet: %s", error.message)
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Let people, stations and relying parties in until ``stop``, then finish what runs."""
+        async with asyncio.TaskGroup() as group:
+            background = [group.create_task(work) for work in self._background()]
+            async with (
+                app.serve(self._endpoints()),
+                console.serve(self._ground.settings.agent_socket, self._console_routes()),
+            ):
+                monitor.notify("READY=1")
+                _LOG.info("Gateway %s %s is ready.", self._ground.identity.name, VERSION)
+                await stop.wait()
+                monitor.notify("STOPPING=1")
+            await self._service.drained()
+            for task in background:
+                task.cancel()
+
+    def _background(self) -> list[Coroutine[Any, Any, None]]:
+        """Give what runs beside the listeners for as long as the agent does."""
+        central_responder = CentralResponder(
+            authorities=self._authorities,
+            client=self._ground.client,
+            database=self._ground.database,
+            clock=self._ground.clock,
+            random=os.urandom,
+        )
+        return [
+            self._link.run(),
+            repeat("The token is watched", self._tokens.step),
+            repeat("The history is witnessed", self._history.step),
+            repeat("The OCSP responder is renewed", self._responders.step),
+            repeat("Central's OCSP responder is certified", central_responder.step),
+            repeat("The page's certificate is renewed", self._renew_web_identity),
+            repeat("The clock is judged", self._judge_clock),
+            repeat("The last contact is noted", self._rules.step),
+            repeat("CRLs are signed", self._sign_crls),
+            repeat("What was kept for retries is forgotten", self._forget_kept),
+            repeat("Open requests are finished", self._finish_open),
+        ]
+
+    def _endpoints(self) -> list[app.Endpoint]:
+        web = self._ground.settings.web
+        pages = Pages("gateway.web", "shared.enroll.rest", product=_PRODUCT, version=VERSION)
+        ports = self._rest_ports()
+        people = [*page.routes(pages, self._observation.snapshot), *rest_routes(ports, pages)]
+        status = GatewayStatus(self._reads, self._authorities, self._responders)
+        relying = validation_routes(status, self._ground.clock)
+        make = partial(app.create, random=os.urandom)
+        identity = self._web_identity
+        return [
+            app.Endpoint(make(people, pages=pages), web.address, web.port, identity.people),
+            app.Endpoint(
+                make(rest_routes(ports)), web.address, web.machine_port, identity.machines
+            ),
+            app.Endpoint(make(relying), web.address, web.status_port),
+        ]
+
+    def _rest_ports(self) -> RestPorts:
+        return RestPorts(
+            issuance=self._issuance,
+            status=self._status,
+            refusals=self._ledger,
+            reads=self._reads,
+            kept=self._kept,
+            keys=self._authorities,
+            authenticator=self._authenticator,
+            clock=self._ground.clock,
+            profiles=self._rules.all_profiles,
+            health=self._health,
+        )
+
+    def _console_routes(self) -> list[AbstractRouteDef]:
+        operator = Operator(
+            observation=self._observation,
+            status=self._status,
+            access=self._access,
+            authenticator=self._authenticator,
+            database=self._ground.database,
+            reads=self._reads,
+            clock=self._ground.clock,
+            random=os.urandom,
+        )
+        return orders.routes(operator)
+
+    def _status_service(self) -> StatusService:
+        """CRLs must outlive the time that the grant allows without contact (design.md §4)."""
+        grant = self._rules.known_grant
+        offline_s = (grant.last_contact_max_s or 0) if grant else 0
+        schedule = CrlSchedule()
+        return StatusService(
+            keys=self._authorities,
+            ledger=self._ledger,
+            crls=SqlCrls(self._ground.database, self._ground.outbox),
+            clock=self._ground.clock,
+            ca_ids=[key.issuer.ca_id for key in self._authorities.own],
+            schedule=replace(schedule, lifetime_s=max(schedule.lifetime_s, 2 * offline_s)),
+        )
+
+    async def _wait_for_token(self) -> None:
+        """Look until the token is ready or surely not."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TOKEN_WAIT_S):
+                while True:
+                    pause_s = await self._tokens.step()
+                    if self._authorities.token.state is not TokenState.STARTING:
+                        return
+                    await asyncio.sleep(pause_s)
+
+    async def _recover(self) -> None:
+        """Finish or void what the loss of the token, or of this process, cut off."""
+        finished, voided = await self._service.recover()
+        self._recovered += finished + voided
+        if finished or voided:
+            _LOG.warning("Open requests: %d finished, %d voided.", finished, voided)
+
+    def _tell_start(self, transaction: Transaction) -> None:
+        body = {"version": VERSION, "recovered": self._recovered}
+        transaction.emit("agent.started", body, actor="system")
+
+    async def _ordered(self, types: set[str]) -> None:
+        """Let memory and CRLs follow the directives that were just applied."""
+        await self._authorities.load()
+        await self._rules.load()
+        if types & commands.OF_STATUS:
+            for key in self._authorities.own:
+                self._status.request_crl(key.issuer.ca_id)
+
+    def _contact(self) -> None:
+        self._rules.note_contact()
+        self._history.contact()
+
+    async def _judge_clock(self) -> float:
+        """Say how well the time is known; it is in doubt where central's last answer is ahead."""
+        clock, contact_us = self._ground.clock, self._rules.last_contact_us() or 0
+        behind = clock.now().utc_us < contact_us - _CLOCK_TOLERANCE_US
+        clock.quality = ClockQuality.UNKNOWN if behind else monitor.clock_quality()
+        monitor.notify("WATCHDOG=1")
+        return _CLOCK_CHECK_S
+
+    async def _renew_web_identity(self) -> float:
+        return await self._web_identity.step(self._service)
+
+    async def _sign_crls(self) -> float:
+        await self._status.run()
+        return 0
+
+    async def _finish_open(self) -> float:
+        """Take up what a full disk or a lost commit left open while the agent lived on."""
+        if self._authorities.token.state is TokenState.READY:
+            await self._recover()
+        return _FINISH_OPEN_S
+
+    async def _forget_kept(self) -> float:
+        await self._kept.purge()
+        return _PURGE_S
+
+    async def _health(self) -> Mapping[str, Any]:
+        judged = verdict(await self._observation.snapshot())
+        return {"line": judged.level.value, "why": judged.why, "remedy": judged.remedy}

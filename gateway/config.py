@@ -1,0 +1,135 @@
+"""The one TOML file of a gateway: every setting with its default, checked before anything starts.
+
+What this box *is* (its name, its keys, central's addresses) comes from the join, never from here.
+"""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from shared.system import settings
+from shared.system.settings import Port, Section
+
+DEFAULT_PATH = Path("/etc/tma-edge/gateway.toml")
+
+
+class WebSettings(Section):
+    """Where people, stations and relying parties reach this box."""
+
+    address: str = Field(default="0.0.0.0", description="Address on which all listeners listen.")
+    port: Port = Field(
+        default=9443, description="HTTPS: technician page, and REST with station tokens."
+    )
+    machine_port: Port = Field(
+        default=9444, description="HTTPS with optional client certificates: REST for machines."
+    )
+    status_port: Port = Field(
+        default=9080, description="HTTP for what is signed by itself: OCSP, CRL, CA certificates."
+    )
+    names: tuple[str, ...] = Field(
+        default=("localhost", "127.0.0.1"),
+        min_length=1,
+        max_length=16,
+        description="DNS names and IP addresses of this box; they go into its web certificate. "
+        "The first one is the address that its certificates point to for CRL and OCSP.",
+    )
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        ports = (self.port, self.machine_port, self.status_port)
+        if len(set(ports)) < len(ports):
+            raise ValueError("port, machine_port and status_port must be different numbers")
+        return self
+
+
+class TokenSettings(Section):
+    """The PKCS#11 token that holds the gateway CA's key, served by ``tma-hsmd``."""
+
+    socket: Path = Field(
+        default=Path("run/hsmd.sock"),
+        description="Unix socket of tma-hsmd; a relative path starts at the state directory.",
+    )
+
+
+class DiskSettings(Section):
+    """When a filling disk warns and when it stops issuing (revoking always works)."""
+
+    warning_mb: int = Field(
+        default=1024, ge=1, description="Free megabytes below which the page says `limited`."
+    )
+    reserve_mb: int = Field(
+        default=128,
+        ge=1,
+        description="Free megabytes below which nothing is issued, so that revoking still works.",
+    )
+
+    @model_validator(mode="after")
+    def _warns_before_it_stops(self) -> Self:
+        if self.warning_mb <= self.reserve_mb:
+            raise ValueError("warning_mb must be larger than reserve_mb")
+        return self
+
+
+class GatewaySettings(Section):
+    """Everything that an administrator of this box decides."""
+
+    state: Path = Field(
+        default=Path("/var/lib/tma-gateway"),
+        description="Directory of the database, the wrapped keys and the sockets; mode 0700.",
+    )
+    title: str = Field(
+        default="",
+        max_length=64,
+        description="Name of the line on the page; empty shows the gateway's.",
+    )
+    witness: Path = Field(
+        default=Path("witness.cbor"),
+        description="Second file that tells a restored database from a crash. Put it on another "
+        "disk than `state` if there is one; a relative path starts at the state directory.",
+    )
+    web: WebSettings = WebSettings()
+    token: TokenSettings = TokenSettings()
+    disk: DiskSettings = DiskSettings()
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file."""
+        return self.state / "gateway.db"
+
+    @property
+    def box_slot_path(self) -> Path:
+        """The 0600 file that holds the box's own half of the key wrapping (design.md §12)."""
+        return self.state / "box.key"
+
+    @property
+    def agent_socket(self) -> Path:
+        """Where the running agent takes commands."""
+        return self.state / "run" / "agent.sock"
+
+    @property
+    def lock_path(self) -> Path:
+        """What the one process that works on the state directory holds."""
+        return self.state / "run" / "agent.lock"
+
+    @property
+    def token_socket(self) -> Path:
+        """Where tma-hsmd listens."""
+        return self.state / self.token.socket
+
+    @property
+    def witness_path(self) -> Path:
+        """Where the witness lies."""
+        return self.state / self.witness
+
+    @property
+    def status_url(self) -> str:
+        """Base address of CRL, OCSP and CA certificates, as written into certificates."""
+        name = self.web.names[0]
+        host = f"[{name}]" if ":" in name else name
+        return f"http://{host}:{self.web.status_port}"
+
+
+def load(path: Path) -> GatewaySettings:
+    """Read and check the file; raises BadRequestError naming each wrong setting and the cure."""
+    return settings.load(GatewaySettings, path, manual="docs/gateway.md")

@@ -1,0 +1,121 @@
+"""What the console of this box may ask of the running agent (``shared.web.console``)."""
+
+from dataclasses import asdict
+from typing import Annotated, Any, Protocol
+
+from aiohttp import web
+from pydantic import Field
+
+from gateway.snapshot import LineState, Snapshot
+from gateway.verdict import verdict
+from shared.web.console import Order, command, read_order
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Text = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class LineOrder(Order):
+    """Stop or continue the line; ``reason`` is shown on the page."""
+
+    state: LineState
+    reason: Text
+
+
+class StationOrder(Order):
+    """Make a station; its token ends after ``days``."""
+
+    name: Name
+    profiles: Annotated[tuple[Text, ...], Field(min_length=1, max_length=64)] = ("*",)
+    days: Annotated[int, Field(ge=1, le=3650)] = 365
+
+
+class RevokeOrder(Order):
+    """Revoke a certificate of this gateway; ``serial`` is hex."""
+
+    serial: Text
+    reason: Text = "unspecified"
+
+
+class HoldOrder(Order):
+    """Add or release one hold id of a certificate of this gateway."""
+
+    serial: Text
+    hold_id: Text
+
+
+class Console(Protocol):
+    """The commands; ``actor`` reads ``user:<login>``."""
+
+    async def snapshot(self) -> Snapshot:
+        """Give what the page shows."""
+        ...
+
+    async def set_line(self, order: LineOrder, actor: str) -> None:
+        """Stop or continue the line."""
+        ...
+
+    async def add_station(self, order: StationOrder, actor: str) -> str:
+        """Make a station; gives its token, which is kept as a hash only."""
+        ...
+
+    async def stations(self) -> list[dict[str, Any]]:
+        """List the stations: name, profiles, state and end of each."""
+        ...
+
+    async def revoke_station(self, name: str, actor: str) -> None:
+        """End a station's token; raises NotFoundError."""
+        ...
+
+    async def revoke(self, order: RevokeOrder, actor: str) -> dict[str, str]:
+        """Revoke; gives the certificate's ca_id, serial and status."""
+        ...
+
+    async def hold(self, order: HoldOrder, actor: str) -> dict[str, str]:
+        """Add a hold; gives the certificate's ca_id, serial and status."""
+        ...
+
+    async def release_hold(self, order: HoldOrder, actor: str) -> dict[str, str]:
+        """Release a hold; gives the certificate's ca_id, serial and status."""
+        ...
+
+
+def routes(console: Console) -> list[web.AbstractRouteDef]:
+    """Give the routes of the unix socket."""
+
+    async def snapshot(_request: web.Request, _actor: str) -> Any:
+        shown = await console.snapshot()
+        judged = verdict(shown)
+        return asdict(shown) | {"verdict": asdict(judged) | {"headline": judged.headline}}
+
+    async def line(request: web.Request, actor: str) -> Any:
+        await console.set_line(await read_order(request, LineOrder), actor)
+
+    async def add_station(request: web.Request, actor: str) -> Any:
+        order = await read_order(request, StationOrder)
+        return {"token": await console.add_station(order, actor)}
+
+    async def stations(_request: web.Request, _actor: str) -> Any:
+        return await console.stations()
+
+    async def revoke_station(request: web.Request, actor: str) -> Any:
+        await console.revoke_station(request.match_info["name"], actor)
+
+    async def revoke(request: web.Request, actor: str) -> Any:
+        return await console.revoke(await read_order(request, RevokeOrder), actor)
+
+    async def hold(request: web.Request, actor: str) -> Any:
+        return await console.hold(await read_order(request, HoldOrder), actor)
+
+    async def release_hold(request: web.Request, actor: str) -> Any:
+        return await console.release_hold(await read_order(request, HoldOrder), actor)
+
+    return [
+        web.get("/snapshot", command(snapshot)),
+        web.post("/line", command(line)),
+        web.post("/stations", command(add_station)),
+        web.get("/stations", command(stations)),
+        web.delete("/stations/{name}", command(revoke_station)),
+        web.post("/revoke", command(revoke)),
+        web.post("/hold", command(hold)),
+        web.post("/release", command(release_hold)),
+    ]

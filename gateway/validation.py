@@ -1,0 +1,42 @@
+"""What this gateway tells relying parties about its CAs; a port of ``shared.validation``."""
+
+from collections.abc import Sequence
+
+from gateway.issuing import Authorities
+from gateway.responder import OwnResponder, Responders
+from gateway.snapshot import HistoryState
+from shared.kernel.errors import UnavailableError
+from shared.pki.ocsp import State, Status
+from shared.store.reads import AuthorityRow, CrlRow, Reads
+
+
+class GatewayStatus:
+    """CRLs and CA certificates of all CAs known here, OCSP for this gateway's own."""
+
+    def __init__(self, reads: Reads, authorities: Authorities, responders: Responders) -> None:
+        """Take the look-ups and who signs."""
+        self._reads = reads
+        self._authorities = authorities
+        self._responders = responders
+
+    async def authorities(self) -> Sequence[AuthorityRow]:
+        """Give all CAs whose certificates are served here."""
+        return await self._reads.authorities()
+
+    async def ca_certificate(self, ca_id: str) -> bytes | None:
+        """Give the DER certificate of one CA."""
+        return await self._reads.ca_certificate(ca_id)
+
+    async def current_crl(self, ca_id: str) -> CrlRow | None:
+        """Give the newest CRL of a CA."""
+        return await self._reads.current_crl(ca_id)
+
+    async def ocsp_status(self, ca_id: str, serial: str) -> Status:
+        """Give the status of a certificate: what this gateway issued, it knows."""
+        return await self._reads.ocsp_status(ca_id, serial, State.UNKNOWN)
+
+    async def responder(self, ca_id: str) -> OwnResponder | None:
+        """Give the responder; raises UnavailableError where no answer can be given now."""
+        if self._authorities.history is not HistoryState.CONTINUOUS:
+            raise UnavailableError("This database may have forgotten what it issued.")
+        return self._responders.responder(ca_id)

@@ -1,0 +1,1 @@
+"""The technician page: one screen that says whether the line can produce."""
