@@ -1,0 +1,1 @@
+"""The server: root of trust, inventory of every certificate, and the fleet of gateways."""

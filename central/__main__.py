@@ -1,0 +1,262 @@
+"""``tma-central``: the commands of the server. docs/central.md describes each."""
+
+import json
+import sys
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from central import config
+from central import console as orders
+from shared.kernel.errors import BadRequestError, Kind, TmaError
+from shared.web import console
+
+EXIT_FAILED, EXIT_USAGE, EXIT_NO_SERVER, EXIT_TRY_AGAIN = 1, 2, 3, 4
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="""TMA Edge central: root of trust, inventory of every certificate, fleet of gateways.
+
+    First `init`, then `broker config` and the broker, then `run`. The other commands talk to the
+    running server on this box.
+
+    Exit status: 0 done; 1 refused or failed, the message says why; 2 wrong usage or
+    configuration; 3 no server is running; 4 not now, try again.
+    """,
+)
+gateway_app = typer.Typer(no_args_is_help=True, help="The gateways of the fleet.")
+station_app = typer.Typer(no_args_is_help=True, help="Stations and programs with a token.")
+broker_app = typer.Typer(no_args_is_help=True, help="The MQTT broker between here and gateways.")
+app.add_typer(gateway_app, name="gateway")
+app.add_typer(station_app, name="station")
+app.add_typer(broker_app, name="broker")
+
+ConfigOption = Annotated[
+    Path,
+    typer.Option("--config", "-c", help="Central's TOML file.", envvar="TMA_CENTRAL_CONFIG"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+GatewayName = Annotated[str, typer.Argument(help="Name of the gateway: a-z, 0-9 and dash.")]
+
+
+def main() -> None:
+    """Run one command; errors of the family become a sentence and an exit status."""
+    try:
+        app()
+    except TmaError as error:
+        _errors.print(f"[bold red]Error:[/] {escape(error.message)}")
+        if error.remedy or type(error).__doc__:
+            _errors.print(escape(error.remedy or str(type(error).__doc__)))
+        sys.exit(_status_of(error))
+
+
+@app.callback()
+def settings(context: typer.Context, path: ConfigOption = config.DEFAULT_PATH) -> None:
+    """Keep the path of the configuration for every command."""
+    if not context.resilient_parsing:
+        context.obj = path
+
+
+@app.command()
+def init(
+    context: typer.Context,
+    admin: Annotated[str, typer.Option(help="Name of the first administrator.")] = "admin",
+    as_json: AsJson = False,
+) -> None:
+    """Make everything that a new central needs: CAs, keys, profiles, first administrator.
+
+    It prints the administrator's password and the recovery secret, once: keep the secret away
+    from this box, a backup is worthless without it. Run again, it changes nothing and prints
+    neither.
+    """
+    from central import founding  # noqa: PLC0415  # cryptography and SQLAlchemy
+
+    founded = founding.found(_settings(context), admin)
+    if as_json:
+        _print_json(asdict(founded))
+        return
+    if founded.password is None and founded.recovery_secret is None:
+        _out.print("This central exists already; nothing was changed.")
+        return
+    if founded.password is not None:
+        _out.print(f"Administrator [bold]{escape(admin)}[/], password, shown this once:")
+        _out.print(founded.password, style="bold", markup=False, soft_wrap=True)
+    if founded.recovery_secret is not None:
+        _out.print("Recovery secret, shown this once; a backup is worthless without it:")
+        _out.print(founded.recovery_secret, style="bold", soft_wrap=True)
+    _out.print(f"Root CA: {founded.root_path}, SHA-256 {founded.root_sha256}", soft_wrap=True)
+    _out.print("Next: `tma-central broker config DIR`, start mosquitto, then `tma-central run`.")
+
+
+@app.command()
+def run(context: typer.Context) -> None:
+    """Run the server in the foreground until SIGTERM or SIGINT; it logs to stderr."""
+    from central import server  # noqa: PLC0415  # the whole product
+
+    server.run(_settings(context))
+
+
+@app.command()
+def revoke(
+    context: typer.Context,
+    serial: Annotated[str, typer.Argument(help="Serial number of the certificate, in hex.")],
+    reason: Annotated[
+        str, typer.Option(help="Reason of RFC 5280 §5.3.1 in snake case.")
+    ] = "unspecified",
+) -> None:
+    """Revoke a certificate for good, wherever in the fleet it was issued.
+
+    Central's OCSP shows it at once, the gateway's CRL as soon as the gateway has heard of it.
+    """
+    order = _order(orders.RevokeOrder, serial=serial, reason=reason)
+    answer = _ask(context, "POST", "/revoke", order)
+    _out.print(f"Certificate {answer['serial']} is now: {answer['status']}.")
+
+
+@gateway_app.command("invite")
+def gateway_invite(context: typer.Context, name: GatewayName) -> None:
+    """Print a join token, once: carry the line to the gateway and give it to `tma-gateway join`.
+
+    It works once, for the configured time. Inviting again makes the earlier token worthless.
+    """
+    answer = _ask(context, "POST", "/gateways", _order(orders.InviteOrder, name=name))
+    typer.echo(answer["token"])
+
+
+@gateway_app.command("list")
+def gateway_list(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the gateways with the state of their links."""
+    gateways = _ask(context, "GET", "/gateways")
+    if as_json:
+        _print_json(gateways)
+        return
+    table = Table("name", "state", "link", "since", "last contact", "behind", "applied")
+    for gateway in gateways:
+        table.add_row(*(escape(str(gateway[column.header])) for column in table.columns))
+    _out.print(table)
+
+
+@gateway_app.command("end")
+def gateway_end(
+    context: typer.Context,
+    name: GatewayName,
+    reason: Annotated[str, typer.Option(help="Why; it is shown and recorded.")],
+) -> None:
+    """End a gateway that is stolen, broken or no longer needed: it cannot speak to central again.
+
+    What it issued stays valid where central knows it; serials that central has not heard of
+    are unknown to its OCSP from now on.
+    """
+    order = _order(orders.EndOrder, name=name, reason=reason)
+    _ask(context, "POST", "/gateways/end", order)
+    _out.print(f"Gateway {escape(name)} is ended.")
+
+
+@station_app.command("add")
+def station_add(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the station: a-z, 0-9, dot, dash.")],
+    role: Annotated[str, typer.Option(help="station, admin or auditor.")] = "station",
+    profile: Annotated[
+        list[str] | None, typer.Option(help="Profile that it may use; repeat it. Default: all.")
+    ] = None,
+    days: Annotated[int, typer.Option(help="Days until its token ends.")] = 365,
+) -> None:
+    """Make a station and print its token, once: only a hash of it is kept."""
+    order = _order(
+        orders.StationOrder, name=name, role=role, profiles=tuple(profile or ["*"]), days=days
+    )
+    typer.echo(_ask(context, "POST", "/stations", order)["token"])
+
+
+@station_app.command("list")
+def station_list(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the stations, the ended ones too."""
+    stations = _ask(context, "GET", "/stations")
+    if as_json:
+        _print_json(stations)
+        return
+    table = Table("name", "role", "profiles", "state", "ends")
+    for station in stations:
+        table.add_row(*(escape(str(station[column.header])) for column in table.columns))
+    _out.print(table)
+
+
+@station_app.command("revoke")
+def station_revoke(
+    context: typer.Context, name: Annotated[str, typer.Argument(help="Name of the station.")]
+) -> None:
+    """End a station's token; what it enrolled stays valid."""
+    _ask(context, "DELETE", f"/stations/{name}")
+    _out.print(f"The token of station {escape(name)} is no longer accepted.")
+
+
+@broker_app.command("config")
+def broker_config(
+    context: typer.Context,
+    directory: Annotated[Path, typer.Argument(help="Where to write; it is made if missing.")],
+) -> None:
+    """Write the mosquitto configuration: listener, ACL, transport root, CRL, server certificate.
+
+    Start the broker with `mosquitto -c DIR/mosquitto.conf`. The server keeps CRL and certificate
+    in the directory fresh while it runs. Needs no running server.
+    """
+    from central import founding  # noqa: PLC0415  # cryptography and SQLAlchemy
+
+    path = founding.write_broker(_settings(context), directory)
+    _out.print(f"Start the broker with: mosquitto -c {escape(str(path))}", soft_wrap=True)
+
+
+@app.command("version")
+def show_version() -> None:
+    """Print the version."""
+    typer.echo(version("tma-edge"))
+
+
+_out = Console(highlight=False)
+_errors = Console(stderr=True, highlight=False)
+
+
+def _settings(context: typer.Context) -> config.CentralSettings:
+    return config.load(context.obj)
+
+
+def _order(model: type[console.OrderT], **values: Any) -> console.OrderT:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise BadRequestError(f"{field}: {first['msg']}.") from error
+
+
+def _ask(
+    context: typer.Context, method: str, route: str, order: console.Order | None = None
+) -> Any:
+    return console.ask(_settings(context).control_socket, method, route, order)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _status_of(error: TmaError) -> int:
+    if isinstance(error, console.AbsentError):
+        return EXIT_NO_SERVER
+    if error.kind is Kind.RETRYABLE:
+        return EXIT_TRY_AGAIN
+    return EXIT_USAGE if isinstance(error, BadRequestError) else EXIT_FAILED
+
+
+if __name__ == "__main__":
+    main()

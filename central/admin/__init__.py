@@ -1,0 +1,1 @@
+"""Central's pages for people: dashboard, certificates, gateways, audit log."""

@@ -1,0 +1,117 @@
+"""What the pages say about states: level (colour and symbol), sentence, what to do. Pure."""
+
+from dataclasses import dataclass
+
+from central.inventory.models import CertificateLine, Dashboard, GatewayView
+from shared.kernel.clock import US_PER_SECOND
+from shared.pki.plan import NO_EXPIRY_US
+from shared.web.pages import age_text, utc_text
+
+_SILENT_AFTER_US = 15 * 60 * US_PER_SECOND  # an online gateway says hello every five minutes
+
+_STOPPED = {
+    "cloned": "Two machines speak under this name, or an old copy goes on beside the real one.",
+    "restored": "The gateway runs on an old copy of its database.",
+    "unknown": "The gateway has lost its history.",
+}
+#: What each kind of open question means.
+CONFLICTS = {
+    "clock-in-doubt": "Issued while the gateway's clock was in doubt",
+    "device-at-two-gateways": "The same device was enrolled at two gateways",
+    "directive-failed": "The gateway could not carry out an order",
+    "history-gap": "An operator went on although events may be missing",
+    "issued-after-end": "Issued after the gateway's CA or grant was ended",
+    "issued-though-voided": "Issued although it was reported as voided",
+    "issued-without-grant": "Issued without a grant of this central",
+    "quota-overdrawn": "More was issued than the grant allows",
+    "serial-reused": "Two different certificates have the same serial number",
+    "voided-though-issued": "Reported as voided although it was issued",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """A level (good, warn, bad, idle), a sentence, what to do, and where."""
+
+    level: str
+    sentence: str
+    remedy: str = ""
+    href: str = ""
+
+
+def of_gateway(gateway: GatewayView, now_us: int) -> Remark:
+    """Say how a gateway is, in one sentence."""
+    if gateway.state in _STOPPED:
+        return Remark(
+            "bad",
+            f"Stopped: {_STOPPED[gateway.state]} {gateway.state_reason}",
+            "Find out which machine is the real one, then invite it again and let it join.",
+        )
+    if gateway.state == "invited":
+        return _invited(gateway, now_us)
+    if gateway.state == "ended":
+        return Remark("idle", f"Ended: {gateway.state_reason}")
+    since = utc_text(gateway.link_since_us)
+    if gateway.link != "online":
+        return Remark("warn", f"Offline since {since}.", "It goes on issuing; check its network.")
+    silent_us = now_us - (gateway.last_contact_us or 0)
+    if silent_us > _SILENT_AFTER_US:
+        silent = age_text(silent_us / US_PER_SECOND)
+        return Remark("warn", f"Connected, but silent for {silent}.", "Look at its page.")
+    return Remark("good", f"Online since {since}.")
+
+
+def _invited(gateway: GatewayView, now_us: int) -> Remark:
+    until = utc_text(gateway.join_expires_at_us)
+    if now_us >= (gateway.join_expires_at_us or 0):
+        return Remark("warn", f"The invitation ended at {until}.", "Invite it again.")
+    return Remark("idle", f"Invited; it has not joined yet. Its token works until {until}.")
+
+
+def questions(seen: Dashboard, now_us: int) -> list[Remark]:
+    """List what a person must look at, the worst first."""
+    found = [
+        Remark(remark.level, f"{gateway.name}: {remark.sentence}", remark.remedy, _page(gateway))
+        for gateway in seen.gateways
+        if (remark := of_gateway(gateway, now_us)).level in {"bad", "warn"}
+    ]
+    if seen.quarantined:
+        found.append(
+            Remark(
+                "bad",
+                f"{seen.quarantined} events could not be applied and are kept in quarantine.",
+                "Update central; they are tried again then.",
+                "/gateways",
+            )
+        )
+    found += [
+        Remark(
+            "warn",
+            f"{conflict.gateway}: {CONFLICTS.get(conflict.kind, conflict.kind)}.",
+            href=f"/gateways/{conflict.gateway}",
+        )
+        for conflict in seen.conflicts
+    ]
+    return sorted(found, key=lambda remark: remark.level != "bad")
+
+
+def of_certificate(line: CertificateLine, now_us: int) -> Remark:
+    """Say what a certificate is worth now."""
+    if line.state == "voided":
+        return Remark("idle", "voided")
+    if line.status == "revoked":
+        return Remark("bad", "revoked")
+    if line.status == "hold":
+        return Remark("warn", "on hold")
+    if line.not_after_us is not None and now_us >= line.not_after_us:
+        return Remark("idle", "expired")
+    return Remark("good", "good")
+
+
+def until_text(not_after_us: int | None) -> str:
+    """Write the end of a certificate; the last second of 9999 means none (RFC 5280 §4.1.2.5)."""
+    return "no expiry" if not_after_us == NO_EXPIRY_US else utc_text(not_after_us)
+
+
+def _page(gateway: GatewayView) -> str:
+    return f"/gateways/{gateway.name}"

@@ -1,0 +1,259 @@
+"""Central's CAs with their keys: root, fleet CA, issuing CA, and the transport root beside them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import insert, select
+
+from central.authority import plans
+from shared.hsm.software import SoftwareIssuingKey
+from shared.issuance.ports import IssuingKey, Priority, Purpose
+from shared.kernel.clock import utc_us_of
+from shared.kernel.errors import IntegrityError, NotFoundError
+from shared.kernel.ids import Random, random_serial, serial_text
+from shared.pki import certificates, keys
+from shared.pki.certificates import Issuer
+from shared.pki.plan import Plan
+from shared.pki.signed import ALGORITHM
+from shared.store.certificates import record_issued
+from shared.store.database import Database
+from shared.store.schema import ca
+from shared.store.transaction import Transaction
+from shared.store.vault import Vault
+
+#: Origin of what central issues to itself and to gateways: it is inventoried, but counted apart.
+INFRASTRUCTURE = "_central"
+
+ROOT, FLEET, ISSUING, TRANSPORT = "root", "fleet", "issuing", "transport_root"
+_OWN = select(ca).where(ca.c.kind.in_((ROOT, FLEET, ISSUING, TRANSPORT)), ca.c.state == "active")
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """The keys of central's own CAs; implements ``shared.issuance.ports.IssuingKeys``."""
+
+    root: SoftwareIssuingKey
+    fleet: SoftwareIssuingKey
+    issuing: SoftwareIssuingKey
+    transport: SoftwareIssuingKey
+
+    @classmethod
+    async def load(cls, database: Database, vault: Vault, status_url: str) -> Self:
+        """Unwrap the keys; raises NotFoundError before ``tma-central init``."""
+        rows = {row.kind: row for row in await database.read(_OWN)}
+        if ROOT not in rows:
+            raise NotFoundError("This central has no CAs yet.", remedy="Run `tma-central init`.")
+
+        async def key(kind: str, *parents: bytes) -> SoftwareIssuingKey:
+            row = rows[kind]
+            issuer = issuer_of(row.der, parents, status_url if kind != TRANSPORT else None)
+            return SoftwareIssuingKey(issuer, await vault.key(_key_name(row.ca_id)))
+
+        root = await key(ROOT)
+        return cls(
+            root=root,
+            fleet=await key(FLEET, *root.issuer.chain),
+            issuing=await key(ISSUING, rows[FLEET].der, rows[ROOT].der),
+            transport=await key(TRANSPORT),
+        )
+
+    @property
+    def own(self) -> tuple[SoftwareIssuingKey, ...]:
+        """All of them: each keeps a CRL."""
+        return self.root, self.fleet, self.issuing, self.transport
+
+    @property
+    def public(self) -> tuple[SoftwareIssuingKey, ...]:
+        """Those that relying parties ask about; the transport is a matter of central only."""
+        return self.root, self.fleet, self.issuing
+
+    def active(self, profile: str) -> IssuingKey:
+        """Give the issuing CA: what central issues itself comes from it, whatever the profile."""
+        del profile
+        return self.issuing
+
+    def of(self, ca_id: str) -> IssuingKey:
+        """Find the key of one of central's CAs; raises NotFoundError."""
+        for key in self.own:
+            if key.issuer.ca_id == ca_id:
+                return key
+        raise NotFoundError(f"The key of the CA {ca_id} is not at central.")
+
+
+def issuer_of(der: bytes, parents: Sequence[bytes], status_url: str | None) -> Issuer:
+    """Make an issuer of a CA certificate; ``parents`` are DER from its own issuer to the root.
+
+    Without ``status_url`` its certificates point nowhere: nobody asks about transport identities.
+    """
+    certificate = x509.load_der_x509_certificate(der)
+    public_key = certificate.public_key()
+    if not isinstance(public_key, ec.EllipticCurvePublicKey):
+        raise IntegrityError("A stored CA certificate has a key of a type that cannot issue.")
+    ca_id = keys.ca_id(public_key)
+    if status_url is None:
+        return Issuer(ca_id, certificate, (der, *parents))
+    return Issuer(
+        ca_id,
+        certificate,
+        (der, *parents),
+        crl_urls=(f"{status_url}/crl/{ca_id}.crl",),
+        ocsp_urls=(f"{status_url}/ocsp",),
+        ca_urls=(f"{status_url}/ca/{ca_id}.cer",),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NewAuthority:
+    """A CA that was just made and is not stored yet."""
+
+    kind: str
+    name: str
+    parent_id: str | None
+    key: SoftwareIssuingKey
+    private_key: ec.EllipticCurvePrivateKey
+
+    @property
+    def der(self) -> bytes:
+        """Its certificate."""
+        return self.key.issuer.chain[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Founder:
+    """Makes the CAs of a new central."""
+
+    organization: str
+    status_url: str
+    now_us: int
+    random: Random
+
+    async def found(self) -> list[NewAuthority]:
+        """Make the four CAs, parents first; nothing is stored here."""
+        root = self._self_signed(ROOT, "Root CA", 2, self.status_url)
+        fleet = await self._below(root, FLEET, "Fleet CA", 1)
+        issuing = await self._below(fleet, ISSUING, "Issuing CA", 0)
+        transport = self._self_signed(TRANSPORT, "Transport Root", 0, None)
+        return [root, fleet, issuing, transport]
+
+    def _self_signed(
+        self, kind: str, title: str, path_length: int, status_url: str | None
+    ) -> NewAuthority:
+        private_key = keys.generate()
+        plan = self._plan(title, private_key, path_length)
+        tbs = certificates.unsigned_root(plan, random_serial(self.random))
+        signature = private_key.sign(tbs, ALGORITHM)
+        der = certificates.assemble_root(tbs, signature, private_key.public_key())
+        key = SoftwareIssuingKey(issuer_of(der, (), status_url), private_key)
+        return NewAuthority(kind, self._name(title), None, key, private_key)
+
+    async def _below(
+        self, parent: NewAuthority, kind: str, title: str, path_length: int
+    ) -> NewAuthority:
+        private_key = keys.generate()
+        plan = self._plan(title, private_key, path_length)
+        der = await certify(parent.key, plan, Purpose.CA, self.random)
+        issuer = issuer_of(der, parent.key.issuer.chain, self.status_url)
+        key = SoftwareIssuingKey(issuer, private_key)
+        return NewAuthority(kind, self._name(title), parent.key.issuer.ca_id, key, private_key)
+
+    def _plan(self, title: str, key: ec.EllipticCurvePrivateKey, path_length: int) -> Plan:
+        return plans.authority(
+            self._name(title),
+            self.organization,
+            keys.spki(key.public_key()),
+            path_length=path_length,
+            now_us=self.now_us,
+        )
+
+    def _name(self, title: str) -> str:
+        return f"{self.organization} {title}"
+
+
+async def certify(key: IssuingKey, plan: Plan, purpose: Purpose, random: Random) -> bytes:
+    """Sign one certificate of central's own needs; gives its DER. ``record`` inventories it."""
+    tbs = certificates.unsigned(plan, key.issuer, random_serial(random))
+    signature = await key.sign(
+        tbs, purpose, priority=Priority.INTERACTIVE, reference=f"{purpose} of central"
+    )
+    return certificates.assemble(tbs, signature, key.issuer)
+
+
+def store_authority(
+    transaction: Transaction,
+    *,
+    kind: str,
+    name: str,
+    der: bytes,
+    parent_id: str | None,
+    gateway: str | None = None,
+    issue_until_us: int | None = None,
+) -> str:
+    """Add a CA, and inventory its certificate if another CA issued it; gives its id."""
+    issuer = issuer_of(der, (), None)
+    row = {
+        "ca_id": issuer.ca_id,
+        "name": name,
+        "kind": kind,
+        "parent_id": parent_id,
+        "gateway": gateway,
+        "der": der,
+        "key_uri": None if gateway else f"vault:{_key_name(issuer.ca_id)}",
+        "state": "active",
+        "issue_until": issue_until_us,
+        "not_after": issuer.limits.not_after_us,
+        "crl_number": 0,
+        "created_at": transaction.now.utc_us,
+    }
+    transaction.execute(insert(ca), row)
+    if parent_id is not None:
+        record(transaction, parent_id, der, "ca")
+    return issuer.ca_id
+
+
+def store_new(transaction: Transaction, vault: Vault, made: Sequence[NewAuthority]) -> None:
+    """Store what ``Founder.found`` made, with the keys."""
+    for new in made:
+        ca_id = store_authority(
+            transaction, kind=new.kind, name=new.name, der=new.der, parent_id=new.parent_id
+        )
+        vault.keep_key(transaction, _key_name(ca_id), new.private_key)
+
+
+def record(transaction: Transaction, issuer_id: str, der: bytes, purpose: str) -> None:
+    """Inventory a certificate that central issued to itself or to a gateway."""
+    serial = x509.load_der_x509_certificate(der).serial_number
+    body: dict[str, Any] = {
+        "ca_id": issuer_id,
+        "serial": serial_text(serial),
+        "der": der,
+        "profile": "internal",
+        "profile_version": 1,
+        "purpose": purpose,
+        "device_id": None,
+        "alias": "",
+        "protocol": "internal",
+        "principal": INFRASTRUCTURE,
+        "metadata": {},
+        "grant_id": None,
+        "test": False,
+        "replaces": None,
+    }
+    record_issued(
+        transaction,
+        INFRASTRUCTURE,
+        body,
+        issued_at_us=transaction.now.utc_us,
+        clock_quality=transaction.now.quality.value,
+    )
+
+
+def not_after_us(der: bytes) -> int:
+    """When a certificate ends, UTC µs."""
+    return utc_us_of(x509.load_der_x509_certificate(der).not_valid_after_utc)
+
+
+def _key_name(ca_id: str) -> str:
+    return f"ca/{ca_id}"

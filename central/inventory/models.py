@@ -1,0 +1,155 @@
+"""What the pages show, as plain values: no SQL beyond this point. Times are UTC µs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Maintained counters of what gateways and central issued to others.
+
+    ``issued`` are good, ``held`` or ``revoked``. ``announced`` ones were revoked or held before
+    their issue was reported; ``voided`` serials were never released.
+    """
+
+    issued: int
+    announced: int
+    held: int
+    revoked: int
+    voided: int
+    refused: int
+
+    @property
+    def good(self) -> int:
+        """What is neither held nor revoked."""
+        return self.issued - self.held - self.revoked
+
+
+@dataclass(frozen=True, slots=True)
+class LaneView:
+    """How far one lane of one segment of a gateway is applied here."""
+
+    segment: str
+    lane: str
+    applied: int
+    archived: int
+    updated_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayView:
+    """One gateway.
+
+    ``backlog``: events that it said it still holds unsent; ``applied``: events of it that are
+    applied here; ``waiting``: events of ours that it has not confirmed.
+    """
+
+    name: str
+    state: str  # invited, active, cloned, restored, ended
+    state_reason: str
+    link: str  # online, offline
+    link_since_us: int | None
+    last_contact_us: int | None
+    backlog: int
+    applied: int
+    waiting: int
+    version: str | None
+    ca_id: str | None
+    created_at_us: int
+    join_expires_at_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictView:
+    """Something that two rules or two facts disagree about."""
+
+    id: int
+    kind: str
+    gateway: str
+    subject: str
+    detail: Mapping[str, object]
+    created_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    """The first page."""
+
+    totals: Totals
+    gateways: Sequence[GatewayView]
+    conflicts: Sequence[ConflictView]
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateLine:
+    """A row of the list."""
+
+    id: int
+    ca_id: str
+    serial: str
+    origin: str
+    state: str
+    status: str
+    subject_cn: str | None
+    device_id: str | None
+    profile: str | None
+    issued_at_us: int
+    not_after_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityView:
+    """A CA in a chain."""
+
+    ca_id: str
+    name: str
+    kind: str
+    state: str
+    not_after_us: int
+    der: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HoldView:
+    """One hold id of a certificate."""
+
+    hold_id: str
+    actor: str
+    held_at_us: int
+    released_at_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateView:
+    """The whole story of one certificate. ``chain`` runs from its issuer to the root."""
+
+    line: CertificateLine
+    sha256: str | None
+    der: bytes | None
+    profile_version: int | None
+    purpose: str | None
+    principal: str | None
+    protocol: str | None
+    alias: str | None
+    grant_id: str | None
+    clock_quality: str | None
+    test: bool
+    not_before_us: int | None
+    revoked_at_us: int | None
+    reason: str | None
+    replaces: str | None
+    metadata: Mapping[str, str]
+    chain: Sequence[AuthorityView]
+    holds: Sequence[HoldView]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditView:
+    """Who did what."""
+
+    at_us: int
+    actor: str
+    action: str
+    subject: str
+    detail: Mapping[str, object]

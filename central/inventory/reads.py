@@ -1,0 +1,275 @@
+"""The look-ups of the pages, as of the last commit; nothing here counts certificates."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, func, or_, select
+
+from central.authority.hierarchy import INFRASTRUCTURE
+from central.inventory.models import (
+    AuditView,
+    AuthorityView,
+    CertificateLine,
+    CertificateView,
+    ConflictView,
+    Dashboard,
+    GatewayView,
+    HoldView,
+    LaneView,
+    Totals,
+)
+from shared.kernel.errors import NotFoundError
+from shared.store.database import Database
+from shared.store.reads import AuthorityRow, Reads
+from shared.store.schema import (
+    audit,
+    ca,
+    certificate,
+    conflict,
+    cursor,
+    gateway,
+    hold,
+    quarantine,
+)
+from shared.sync.events import Lane
+
+_OPEN_MAX = 100
+_CHAIN_MAX = 8
+_LANES_MAX = 20
+_TEXT_CHARS_MAX = 128
+_LINE_COLUMNS = (
+    certificate.c.id,
+    certificate.c.ca_id,
+    certificate.c.serial,
+    certificate.c.origin,
+    certificate.c.state,
+    certificate.c.status,
+    certificate.c.subject_cn,
+    certificate.c.device_id,
+    certificate.c.profile,
+    certificate.c.issued_at,
+    certificate.c.not_after,
+)
+_CURRENT_CA = (
+    select(ca.c.gateway, func.max(ca.c.created_at).label("created_at"), ca.c.ca_id)
+    .where(ca.c.gateway.is_not(None))
+    .group_by(ca.c.gateway)
+)
+_APPLIED = (
+    select(cursor.c.peer, func.sum(cursor.c.applied).label("applied"))
+    .where(cursor.c.direction == "in")
+    .group_by(cursor.c.peer)
+)
+#: Words of the search box that are not free text: column and the word's own name.
+_TERMS: Mapping[str, ColumnElement[Any]] = {
+    "status": certificate.c.status,
+    "gateway": certificate.c.origin,
+    "profile": certificate.c.profile,
+    "state": certificate.c.state,
+}
+
+
+class PublicReads(Reads):
+    """Look-ups for relying parties and REST: the transport root is none of their business."""
+
+    async def authorities(self) -> list[AuthorityRow]:
+        """Give the CAs that somebody outside may trust or ask about."""
+        return [row for row in await super().authorities() if row.kind != "transport_root"]
+
+
+class Inventory:
+    """Reads what central knows."""
+
+    def __init__(self, database: Database) -> None:
+        """Take the database."""
+        self._read = database.read
+        self._reads = Reads(database)
+
+    async def dashboard(self) -> Dashboard:
+        """Give the numbers of the first page."""
+        return Dashboard(
+            totals=await self.totals(),
+            gateways=await self.gateways(),
+            conflicts=await self.conflicts(),
+            quarantined=await self._quarantined(),
+        )
+
+    async def totals(self) -> Totals:
+        """Add up the counters of all origins but central's own infrastructure."""
+        counters = await self._reads.counters()
+
+        def total(name: str) -> int:
+            by_origin = counters.get(name, {})
+            return sum(value for origin, value in by_origin.items() if origin != INFRASTRUCTURE)
+
+        return Totals(
+            issued=total("issued"),
+            announced=total("stub"),
+            held=total("held"),
+            revoked=total("revoked"),
+            voided=total("voided"),
+            refused=total("refused"),
+        )
+
+    async def gateways(self) -> list[GatewayView]:
+        """Give all gateways by name."""
+        rows = await self._read(select(gateway).order_by(gateway.c.name))
+        return [await self._gateway(row) for row in await self._with_sums(rows)]
+
+    async def gateway(self, name: str) -> GatewayView:
+        """Give one gateway; raises NotFoundError."""
+        rows = await self._read(select(gateway).where(gateway.c.name == name))
+        if not rows:
+            raise NotFoundError(f"There is no gateway {name}.")
+        return await self._gateway((await self._with_sums(rows))[0])
+
+    async def lanes(self, name: str) -> list[LaneView]:
+        """Give how far the newest lanes of a gateway are."""
+        rows = await self._read(
+            select(cursor)
+            .where(cursor.c.peer == name, cursor.c.direction == "in")
+            .order_by(cursor.c.updated_at.desc())
+            .limit(_LANES_MAX)
+        )
+        return [
+            LaneView(
+                row.segment, Lane(row.lane).name.lower(), row.applied, row.archived, row.updated_at
+            )
+            for row in rows
+        ]
+
+    async def conflicts(self, name: str | None = None) -> list[ConflictView]:
+        """Give the newest open questions, of one gateway or all."""
+        wanted = select(conflict).where(conflict.c.state == "open")
+        if name is not None:
+            wanted = wanted.where(conflict.c.gateway == name)
+        rows = await self._read(wanted.order_by(conflict.c.id.desc()).limit(_OPEN_MAX))
+        return [
+            ConflictView(
+                row.id, row.kind, row.gateway, row.subject, json.loads(row.detail), row.created_at
+            )
+            for row in rows
+        ]
+
+    async def search(self, text: str, after: int, limit: int) -> list[CertificateLine]:
+        """Find certificates, newest first, with an id below ``after`` (0: from the newest).
+
+        ``text`` holds terms like ``status:revoked`` and free words; each free word is a serial
+        number, a SHA-256, the beginning of a common name or of a device id.
+        """
+        statement = select(*_LINE_COLUMNS).order_by(certificate.c.id.desc()).limit(limit)
+        for condition in _conditions(text):
+            statement = statement.where(condition)
+        if after:
+            statement = statement.where(certificate.c.id < after)
+        return [CertificateLine(*row) for row in await self._read(statement)]
+
+    async def certificate(self, ca_id: str, serial: str) -> CertificateView:
+        """Give the story of one certificate; raises NotFoundError."""
+        this = and_(certificate.c.ca_id == ca_id, certificate.c.serial == serial)
+        rows: Any = await self._read(select(certificate).where(this))
+        if not rows:
+            raise NotFoundError(f"No certificate with serial number {serial} of this CA is known.")
+        row = rows[0]
+        return CertificateView(
+            line=CertificateLine(*(getattr(row, column.name) for column in _LINE_COLUMNS)),
+            sha256=row.sha256,
+            der=row.der,
+            profile_version=row.profile_version,
+            purpose=row.purpose,
+            principal=row.principal,
+            protocol=row.protocol,
+            alias=row.alias,
+            grant_id=row.grant_id,
+            clock_quality=row.clock_quality,
+            test=bool(row.test),
+            not_before_us=row.not_before,
+            revoked_at_us=row.revoked_at,
+            reason=row.reason,
+            replaces=row.replaces,
+            metadata=json.loads(row.metadata or "{}"),
+            chain=await self._chain(ca_id),
+            holds=await self._holds(ca_id, serial),
+        )
+
+    async def audit(self, limit: int) -> list[AuditView]:
+        """Give the newest rows of the audit log."""
+        rows = await self._read(select(audit).order_by(audit.c.id.desc()).limit(limit))
+        return [
+            AuditView(row.at, row.actor, row.action, row.subject, json.loads(row.detail))
+            for row in rows
+        ]
+
+    async def _with_sums(self, rows: Sequence[Any]) -> list[tuple[Any, str | None, int]]:
+        owners = {row.gateway: row.ca_id for row in await self._read(_CURRENT_CA)}
+        applied = {row.peer: row.applied for row in await self._read(_APPLIED)}
+        return [(row, owners.get(row.name), applied.get(row.name, 0)) for row in rows]
+
+    async def _gateway(self, known: tuple[Any, str | None, int]) -> GatewayView:
+        row, ca_id, applied = known
+        return GatewayView(
+            name=row.name,
+            state=row.state,
+            state_reason=row.state_reason,
+            link=row.link or "offline",
+            link_since_us=row.link_since,
+            last_contact_us=row.last_contact,
+            backlog=row.backlog or 0,
+            applied=applied,
+            waiting=(await self._reads.queue(row.name)).waiting,
+            version=row.version,
+            ca_id=ca_id,
+            created_at_us=row.created_at,
+            join_expires_at_us=row.join_expires_at if row.join_secret_hash else None,
+        )
+
+    async def _quarantined(self) -> int:
+        """Count open rows, up to a bound: there are none where all is well."""
+        rows = await self._read(
+            select(quarantine.c.peer).where(quarantine.c.resolved_at.is_(None)).limit(_OPEN_MAX)
+        )
+        return len(rows)
+
+    async def _chain(self, ca_id: str) -> list[AuthorityView]:
+        chain: list[AuthorityView] = []
+        wanted: str | None = ca_id
+        while wanted is not None and len(chain) < _CHAIN_MAX:
+            rows: Any = await self._read(select(ca).where(ca.c.ca_id == wanted))
+            if not rows:
+                break
+            row = rows[0]
+            chain.append(
+                AuthorityView(row.ca_id, row.name, row.kind, row.state, row.not_after, row.der)
+            )
+            wanted = row.parent_id
+        return chain
+
+    async def _holds(self, ca_id: str, serial: str) -> list[HoldView]:
+        rows = await self._read(
+            select(hold).where(hold.c.ca_id == ca_id, hold.c.serial == serial).limit(_OPEN_MAX)
+        )
+        return [HoldView(row.hold_id, row.actor, row.held_at, row.released_at) for row in rows]
+
+
+def _conditions(text: str) -> list[ColumnElement[bool]]:
+    """Turn the search box into conditions; every one can use an index."""
+    found: list[ColumnElement[bool]] = []
+    for word in text[:_TEXT_CHARS_MAX].split():
+        term, colon, value = word.partition(":")
+        if colon and term in _TERMS:
+            found.append(_TERMS[term] == value)
+        else:
+            found.append(_free(word))
+    return found
+
+
+def _free(word: str) -> ColumnElement[bool]:
+    after_last = word[:-1] + chr(ord(word[-1]) + 1)  # the first text that does not begin so
+    digits = word.replace(":", "").lower().removeprefix("0x")
+    return or_(
+        certificate.c.serial == digits.zfill(32),
+        certificate.c.sha256 == digits,
+        and_(certificate.c.subject_cn >= word, certificate.c.subject_cn < after_last),
+        and_(certificate.c.device_id >= word, certificate.c.device_id < after_last),
+    )

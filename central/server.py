@@ -1,0 +1,289 @@
+"""The composition root of central: every adapter is chosen here, and nowhere else."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from central import console as commands
+from central import core
+from central.admin.routes import routes as admin_routes
+from central.authority.join import Joined, Joining
+from central.authority.join_routes import routes as join_routes
+from central.authority.responders import CentralValidation
+from central.config import CentralSettings
+from central.core import VERSION, Core
+from central.founding import DIRECTIVE_KEY
+from central.inventory.reads import Inventory
+from central.issuing import CentralProfiles
+from central.listeners import Listeners
+from central.operations import Operations
+from central.sync import directives, quarantine
+from central.sync.listener import Listener
+from central.transport import Transport
+from shared.enroll.rest.ports import RestPorts
+from shared.enroll.rest.routes import routes as rest_routes
+from shared.issuance.service import IssuanceService
+from shared.kernel.errors import ConflictError, TmaError
+from shared.pki import keys
+from shared.store.access import Access
+from shared.store.kept import Kept
+from shared.sync.envelope import Signer
+from shared.sync.join import spki_hash
+from shared.system.processes import hold_lock
+from shared.validation.routes import routes as validation_routes
+from shared.web import app, console
+from shared.web.app import Endpoint
+from shared.web.auth import Authenticator
+from shared.web.pages import Pages
+from shared.web.sessions import Sessions
+from shared.web.throttle import Throttle
+
+_LOG = logging.getLogger(__name__)
+_PRODUCT = "TMA Edge Central"
+_REFRESH_S = 3600
+_RETRY_S = 30
+_PAGE_PACKAGES = ("central.admin", "shared.enroll.rest")
+
+
+def run(settings: CentralSettings) -> None:
+    """Run until SIGTERM or SIGINT; raises what keeps central from starting."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    asyncio.run(_run(settings))
+
+
+async def _run(settings: CentralSettings) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with AsyncExitStack() as stack:
+        core.require_founded(settings)
+        stack.callback(os.close, hold_lock(settings.state / "central.lock"))
+        central = await stack.enter_async_context(core.opened(settings))
+        server = await Server.build(central)
+        await server.serve(stopped)
+    _LOG.info("Central has stopped.")
+
+
+class Server:
+    """The running parts."""
+
+    def __init__(
+        self, central: Core, profiles: CentralProfiles, signer: Signer, incarnation: str
+    ) -> None:
+        """Put the parts together; nothing listens yet. Use ``build``."""
+        self._central = central
+        database, clock = central.storage.database, central.clock
+        self._issuance = IssuanceService(
+            profiles=profiles,
+            keys=central.hierarchy,
+            ledger=central.ledger,
+            clock=clock,
+            random=os.urandom,
+        )
+        self._profiles = profiles
+        self._kept = Kept(database, central.vault.keyring)
+        self._access = Access(database)
+        self._failures = Throttle(clock)
+        self._authenticator = Authenticator(
+            credentials=self._access, clock=clock, failures=self._failures
+        )
+        self._inventory = Inventory(database)
+        self._validation = CentralValidation(
+            database, central.vault, central.hierarchy, clock, os.urandom
+        )
+        self._transport = Transport(central, os.urandom)
+        self._listener = Listener(
+            self._transport.address(),
+            central.storage,
+            signer=signer,
+            incarnation=incarnation,
+            clock=clock,
+            random=os.urandom,
+        )
+        self._transport.listener = self._listener
+        self._listeners = Listeners(central)
+        self._joining = Joining(
+            central.settings,
+            central.storage,
+            hierarchy=central.hierarchy,
+            vault=central.vault,
+            signer=signer,
+            profiles=profiles.all,
+            clock=clock,
+            random=os.urandom,
+            joined=self._joined,
+        )
+        self._operations = Operations(
+            central,
+            joining=self._joining,
+            transport=self._transport,
+            inventory=self._inventory,
+            access=self._access,
+            authenticator=self._authenticator,
+            random=os.urandom,
+        )
+
+    @classmethod
+    async def build(cls, central: Core) -> "Server":
+        """Read what the parts need, renew what is due, finish what a crash left."""
+        database = central.storage.database
+        profiles = await CentralProfiles.load(database)
+        incarnation = await database.writer.run(directives.incarnation)
+        server = cls(
+            central, profiles, _signer(await central.vault.key(DIRECTIVE_KEY)), incarnation
+        )
+        await server._transport.refresh()
+        await server._listeners.refresh()
+        await server._issuance.recover()
+        await quarantine.drive_again(database)
+        return server
+
+    async def serve(self, stopped: asyncio.Event) -> None:
+        """Listen and replicate until ``stopped``; then end in order and lose nothing."""
+        async with AsyncExitStack() as stack:
+            settings = self._central.settings
+            tasks = [
+                asyncio.create_task(work)
+                for work in (
+                    self._listener.run(),
+                    self._central.status.run(),
+                    self._kept.run(),
+                    self._refresh(),
+                )
+            ]
+            stack.push_async_callback(_end, tasks)
+            stack.push_async_callback(self._issuance.drained)
+            await stack.enter_async_context(
+                console.serve(settings.control_socket, commands.routes(self._operations))
+            )
+            try:
+                await stack.enter_async_context(app.serve(self._endpoints()))
+            except OSError as error:
+                raise ConflictError(
+                    f"Central cannot listen: {error.strerror}.",
+                    remedy="Give it free ports in [web], or stop what uses them.",
+                ) from error
+            _LOG.info(
+                "Central %s serves %s.", VERSION, f"https://{settings.host}:{settings.web.port}"
+            )
+            waiting = asyncio.create_task(stopped.wait())
+            await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+
+    def _endpoints(self) -> list[Endpoint]:
+        web, clock = self._central.settings.web, self._central.clock
+        pages = Pages(*_PAGE_PACKAGES, product=_PRODUCT, version=VERSION, login_path="/login")
+        sessions = Sessions(
+            accounts=self._access, clock=clock, random=os.urandom, failures=self._failures
+        )
+        ports = self._rest_ports()
+        people = [
+            *admin_routes(
+                pages=pages,
+                sessions=sessions,
+                inventory=self._inventory,
+                operations=self._operations,
+                clock=clock,
+            ),
+            *rest_routes(ports, pages),
+        ]
+
+        def endpoint(port: int, routes: Any, tls: Any = None, **named: Any) -> Endpoint:
+            application = app.create(routes, random=os.urandom, **named)
+            return Endpoint(application, web.address, port, tls)
+
+        return [
+            endpoint(web.port, people, self._listeners.people, pages=pages),
+            endpoint(web.machine_port, rest_routes(ports), self._listeners.machines),
+            endpoint(
+                web.gateway_port,
+                join_routes(self._joining, Throttle(clock)),
+                self._transport.server,
+            ),
+            endpoint(web.status_port, validation_routes(self._validation, clock)),
+        ]
+
+    def _rest_ports(self) -> RestPorts:
+        central = self._central
+        return RestPorts(
+            issuance=self._issuance,
+            status=central.status,
+            refusals=central.ledger,
+            reads=central.reads,
+            kept=self._kept,
+            keys=central.hierarchy,
+            authenticator=self._authenticator,
+            clock=central.clock,
+            profiles=self._profiles.listed,
+            health=self._health,
+        )
+
+    async def _health(self) -> Mapping[str, Any]:
+        """Give what ``GET /status`` shows: the same numbers as the first page."""
+        seen = await self._inventory.dashboard()
+        totals = seen.totals
+        return {
+            "product": "central",
+            "version": VERSION,
+            "issued": totals.issued,
+            "good": totals.good,
+            "held": totals.held,
+            "revoked": totals.revoked,
+            "voided": totals.voided,
+            "gateways": [
+                {
+                    "name": gateway.name,
+                    "state": gateway.state,
+                    "link": gateway.link,
+                    "backlog": gateway.backlog,
+                    "applied": gateway.applied,
+                    "waiting": gateway.waiting,
+                }
+                for gateway in seen.gateways
+            ],
+            "conflicts": len(seen.conflicts),
+            "quarantined": seen.quarantined,
+        }
+
+    async def _joined(self, joined: Joined) -> None:
+        """Shut an earlier gateway of this name out, listen to the newborn, accept its devices."""
+        if joined.again:
+            await self._transport.shut_out(joined.name)
+        self._listener.add(joined.name, joined.event_key)
+        self._listeners.accept(joined.authority)
+
+    async def _refresh(self) -> None:
+        """Renew identities and the transport CRL while running."""
+        pause_s = _REFRESH_S
+        while True:
+            await asyncio.sleep(pause_s)
+            try:
+                await self._transport.refresh()
+                await self._listeners.refresh()
+                pause_s = _REFRESH_S
+            except TmaError as error:
+                _LOG.warning("A renewal failed and is tried again: %s", error.message)
+                pause_s = _RETRY_S
+
+
+def _signer(key: ec.EllipticCurvePrivateKey) -> Signer:
+    return Signer(spki_hash(keys.spki(key.public_key())), key)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel what runs; what ended by itself tells why."""
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,205 @@
+"""What an event of a gateway does here: inventory, counters and open questions, in one commit.
+
+The engine calls ``Applier.apply`` inside the transaction that moves the cursor, each event in a
+savepoint: what raises an error of the family is quarantined whole (design.md §5, *Poison*).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from sqlalchemy import bindparam, select, update
+
+from central.inventory import audit, conflicts
+from shared.kernel.clock import ClockQuality
+from shared.kernel.errors import UntrustedError
+from shared.store import certificates, counters, crls, facts
+from shared.store.schema import ca, certificate, gateway, grant_use
+from shared.store.transaction import Transaction
+from shared.sync.events import Event
+
+Body = Mapping[str, Any]
+
+_CA = select(ca.c.der, ca.c.state, ca.c.issue_until).where(
+    ca.c.ca_id == bindparam("wanted"), ca.c.gateway == bindparam("owner")
+)
+_BOOK = (
+    update(grant_use)
+    .where(grant_use.c.grant_id == bindparam("id"))
+    .values(used=grant_use.c.used + 1)
+)
+_GRANT = select(grant_use.c.used, grant_use.c.quota, grant_use.c.state).where(
+    grant_use.c.grant_id == bindparam("id")
+)
+_ELSEWHERE = (
+    select(certificate.c.origin, certificate.c.ca_id, certificate.c.serial)
+    .where(
+        certificate.c.device_id == bindparam("device"),
+        certificate.c.profile == bindparam("used_profile"),
+        certificate.c.origin != bindparam("own"),
+        certificate.c.status != "revoked",
+    )
+    .limit(1)
+)
+_SET_VERSION = (
+    update(gateway)
+    .where(gateway.c.name == bindparam("gateway_name"))
+    .values(version=bindparam("running"))
+)
+
+
+def responder_fact(ca_id: str) -> str:
+    """Name the fact that holds the certificate (hex of DER) of central's responder for a CA."""
+    return f"responder/{ca_id}"
+
+
+class Applier:
+    """Applies the events of one gateway."""
+
+    def __init__(self, name: str) -> None:
+        """Take the gateway's name: it is the origin of everything that it reports."""
+        self._name = name
+        self._effects: Mapping[str, Callable[[Transaction, Event], None]] = {
+            "certificate.issued": self._issued,
+            "certificate.voided": self._voided,
+            "certificate.revoked": self._revoked,
+            "certificate.held": self._held,
+            "certificate.released": self._released,
+            "enrollment.refused": self._refused,
+            "crl.published": self._crl,
+            "responder.issued": self._responder,
+            "directive.applied": self._directive,
+            "agent.started": self._started,
+            "token.changed": self._noted,
+            "history.gap": self._gap,
+        }
+
+    def apply(self, transaction: Transaction, event: Event) -> None:
+        """Apply one event; raises UntrustedError when it speaks of what is not the gateway's."""
+        effect = self._effects.get(event.type)
+        if effect is None:
+            raise UntrustedError(f"A gateway does not report events of type {event.type!r}.")
+        effect(transaction, event)
+
+    def _issued(self, transaction: Transaction, event: Event) -> None:
+        body = event.body
+        issuer = self._own_ca(transaction, body)
+        _require_signed(x509.load_der_x509_certificate(body["der"]), issuer.der, body["serial"])
+        new = certificates.record_issued(
+            transaction,
+            self._name,
+            body,
+            issued_at_us=event.utc_us,
+            clock_quality=event.clock,
+        )
+        if not new:
+            return
+        self._settle_grant(transaction, body)
+        if issuer.state == "ended":
+            self._conflict(transaction, "issued-after-end", body, {})
+        if event.clock == ClockQuality.UNKNOWN:
+            self._conflict(transaction, "clock-in-doubt", body, {"at_us": event.utc_us})
+        self._compare_gateways(transaction, body)
+
+    def _voided(self, transaction: Transaction, event: Event) -> None:
+        self._own_ca(transaction, event.body)
+        if certificates.record_voided(transaction, self._name, event.body):
+            self._settle_grant(transaction, event.body)
+
+    def _revoked(self, transaction: Transaction, event: Event) -> None:
+        self._own_ca(transaction, event.body)
+        certificates.record_revoked(transaction, self._name, event.body)
+
+    def _held(self, transaction: Transaction, event: Event) -> None:
+        self._own_ca(transaction, event.body)
+        certificates.record_held(transaction, self._name, event.body, actor=event.actor)
+
+    def _released(self, transaction: Transaction, event: Event) -> None:
+        self._own_ca(transaction, event.body)
+        certificates.record_released(transaction, self._name, event.body, actor=event.actor)
+
+    def _refused(self, transaction: Transaction, event: Event) -> None:
+        del event  # the inbox keeps its words
+        counters.add(transaction, "refused", self._name)
+
+    def _crl(self, transaction: Transaction, event: Event) -> None:
+        self._own_ca(transaction, event.body)
+        crls.take_over(transaction, event.body["ca_id"], event.body["der"])
+
+    def _responder(self, transaction: Transaction, event: Event) -> None:
+        body = event.body
+        issuer = self._own_ca(transaction, body)
+        _require_signed(x509.load_der_x509_certificate(body["der"]), issuer.der, None)
+        facts.put(transaction, responder_fact(body["ca_id"]), body["der"].hex())
+
+    def _directive(self, transaction: Transaction, event: Event) -> None:
+        body = event.body
+        if body["result"] == "failed":
+            detail = {"kind": body["kind"], "why": body["detail"]}
+            subject = f"{body['kind']} {body['subject']}".strip()
+            self._question(transaction, "directive-failed", subject, detail)
+
+    def _started(self, transaction: Transaction, event: Event) -> None:
+        parameters = {"gateway_name": self._name, "running": event.body["version"]}
+        transaction.execute(_SET_VERSION, parameters)
+        self._noted(transaction, event)
+
+    def _gap(self, transaction: Transaction, event: Event) -> None:
+        self._question(transaction, "history-gap", self._name, dict(event.body))
+        self._noted(transaction, event)
+
+    def _noted(self, transaction: Transaction, event: Event) -> None:
+        actor = f"gateway:{self._name}"
+        detail = {**event.body, "by": event.actor, "at_us": event.utc_us}
+        audit.add(transaction, actor, event.type, self._name, detail)
+
+    def _own_ca(self, transaction: Transaction, body: Body) -> Any:
+        row = transaction.one(_CA, {"wanted": body["ca_id"], "owner": self._name})
+        if row is None:
+            raise UntrustedError(f"The CA {body['ca_id']} is not one of this gateway.")
+        return row
+
+    def _settle_grant(self, transaction: Transaction, body: Body) -> None:
+        grant_id = body["grant_id"]
+        if grant_id is None or not transaction.execute(_BOOK, {"id": grant_id}):
+            self._conflict(transaction, "issued-without-grant", body, {"grant_id": grant_id})
+            return
+        grant: Any = transaction.one(_GRANT, {"id": grant_id})
+        if grant.state != "active":
+            self._conflict(transaction, "issued-after-end", body, {"grant_id": grant_id})
+        elif grant.used == grant.quota + 1:
+            self._conflict(transaction, "quota-overdrawn", body, {"grant_id": grant_id})
+
+    def _compare_gateways(self, transaction: Transaction, body: Body) -> None:
+        """Across gateways nothing is revoked automatically: a person sees both."""
+        if body["device_id"] is None or body["test"]:
+            return
+        wanted = {
+            "device": body["device_id"],
+            "used_profile": body["profile"],
+            "own": self._name,
+        }
+        if other := transaction.one(_ELSEWHERE, wanted):
+            detail = {"gateway": other.origin, "other": f"{other.ca_id}/{other.serial}"}
+            self._conflict(transaction, "device-at-two-gateways", body, detail)
+
+    def _conflict(
+        self, transaction: Transaction, kind: str, body: Body, detail: Mapping[str, Any]
+    ) -> None:
+        self._question(transaction, kind, f"{body['ca_id']}/{body['serial']}", detail)
+
+    def _question(
+        self, transaction: Transaction, kind: str, subject: str, detail: Mapping[str, Any]
+    ) -> None:
+        conflicts.add(transaction, kind, self._name, subject, detail)
+
+
+def _require_signed(subject: x509.Certificate, issuer_der: bytes, serial: str | None) -> None:
+    """Refuse a certificate that the gateway's CA did not sign under this serial."""
+    try:
+        subject.verify_directly_issued_by(x509.load_der_x509_certificate(issuer_der))
+    except (InvalidSignature, ValueError, TypeError) as error:
+        raise UntrustedError("The certificate is not signed by the gateway's CA.") from error
+    if serial is not None and subject.serial_number != int(serial, 16):
+        raise UntrustedError("The certificate has another serial number than its event says.")

@@ -1,0 +1,91 @@
+"""What central orders a gateway, written to its outbox in the transaction of the decision."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.dialects.sqlite import insert
+
+from shared.kernel import cbor
+from shared.policy.bundle import Bundle
+from shared.policy.grant import Grant
+from shared.store import facts
+from shared.store.schema import directive
+from shared.store.transaction import Transaction
+
+_INCARNATION = "incarnation"
+_NUMBER = "directive_number"
+_inserted = insert(directive)
+_PUT = _inserted.on_conflict_do_update(
+    index_elements=[directive.c.peer, directive.c.kind, directive.c.subject],
+    set_={
+        name: getattr(_inserted.excluded, name)
+        for name in ("incarnation", "number", "envelope", "created_at")
+    },
+)
+
+
+def incarnation(transaction: Transaction) -> str:
+    """Name this life of central's database; the first call gives the name."""
+    known = facts.get(transaction, _INCARNATION)
+    if known is None:
+        known = transaction.random(16).hex()
+        facts.put(transaction, _INCARNATION, known)
+    return known
+
+
+def order_bundle(transaction: Transaction, gateway: str, bundle: Bundle, actor: str) -> None:
+    """Put profiles and CA certificates in force."""
+    body = {"document": bundle.to_document()}
+    _order(transaction, gateway, "bundle", "", body, actor=actor)
+
+
+def order_grant(transaction: Transaction, gateway: str, grant: Grant, actor: str) -> None:
+    """Say what the gateway may do without asking."""
+    body = {"document": grant.to_document()}
+    _order(transaction, gateway, "grant", grant.grant_id, body, actor=actor)
+
+
+def order_responder(
+    transaction: Transaction, gateway: str, ca_id: str, spki: bytes, actor: str
+) -> None:
+    """Have central's OCSP key for this CA certified."""
+    body = {"ca_id": ca_id, "spki": spki}
+    _order(transaction, gateway, "responder", ca_id, body, actor=actor)
+
+
+def order_crl(transaction: Transaction, gateway: str, ca_id: str, der: bytes, actor: str) -> None:
+    """Hand down the CRL of a parent CA."""
+    body = {"ca_id": ca_id, "der": der}
+    _order(transaction, gateway, "crl", ca_id, body, actor=actor)
+
+
+def order_status(
+    transaction: Transaction, gateway: str, kind: str, body: Mapping[str, Any], actor: str
+) -> None:
+    """Have a certificate of the gateway revoked, held or released (``kind``)."""
+    subject = "/".join(filter(None, (body["ca_id"], body["serial"], body.get("hold_id"))))
+    _order(transaction, gateway, kind, subject, body, actor=actor)
+
+
+def _order(
+    transaction: Transaction,
+    gateway: str,
+    kind: str,
+    subject: str,
+    body: Mapping[str, Any],
+    *,
+    actor: str,
+) -> None:
+    number = int(facts.get(transaction, _NUMBER) or 0) + 1
+    facts.put(transaction, _NUMBER, str(number))
+    place = {"incarnation": incarnation(transaction), "number": number}
+    transaction.emit(f"directive.{kind}", {**body, **place}, actor=actor, peer=gateway)
+    row = {
+        "peer": gateway,
+        "kind": kind,
+        "subject": subject,
+        **place,
+        "envelope": cbor.encode(dict(body)),
+        "created_at": transaction.now.utc_us,
+    }
+    transaction.execute(_PUT, row)

@@ -1,0 +1,153 @@
+"""Central at the broker: one end per gateway, and what the ends notice goes into the registry."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import select
+
+from central.sync import fleet
+from central.sync.apply import Applier
+from central.sync.fleet import Report
+from shared.kernel.clock import Clock
+from shared.kernel.errors import TmaError, UntrustedError
+from shared.kernel.ids import Random
+from shared.mqtt.link import BrokerAddress
+from shared.mqtt.session import Notice, Online, Session, Wire
+from shared.pki import keys
+from shared.store.database import Database
+from shared.store.link import SqlLink
+from shared.store.outbox import Outbox
+from shared.store.schema import gateway
+from shared.store.transaction import Transaction
+from shared.sync.effects import Alarm, Contact, Progress, Stop
+from shared.sync.envelope import Signer
+from shared.sync.lineage import Finding
+from shared.sync.replicator import CentralReplicator, Keys
+
+_LOG = logging.getLogger(__name__)
+_WRITE_S = 0.5
+
+_JOINED = select(
+    gateway.c.name, gateway.c.state, gateway.c.state_reason, gateway.c.event_key
+).where(gateway.c.event_key.is_not(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Where events are applied, and the outbox that gives directives their place."""
+
+    database: Database
+    outbox: Outbox
+
+
+class Listener:
+    """Replicates with every gateway that has joined."""
+
+    def __init__(
+        self,
+        address: BrokerAddress,
+        storage: Storage,
+        *,
+        signer: Signer,
+        incarnation: str,
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        """Take broker, storage and the directive key; ``run`` begins."""
+        self._storage = storage
+        self._signer = signer
+        self._incarnation = incarnation
+        self._session = Session(address, clock=clock, random=random, observe=self._observe)
+        self._reports: dict[str, Report] = {}
+        self._stops: dict[str, Stop] = {}
+        self._gateways: set[str] = set()
+        loop = asyncio.get_running_loop()
+        storage.outbox.wake = partial(loop.call_soon_threadsafe, self._session.wake)
+
+    async def run(self) -> None:
+        """Replicate until cancelled."""
+        await self._storage.database.writer.run(fleet.all_offline)
+        for row in await self._storage.database.read(_JOINED):
+            self.add(row.name, row.event_key, _blocked(row))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._session.run())
+            group.create_task(self._write_reports())
+
+    def add(self, name: str, event_key: bytes, blocked: Finding | None = None) -> None:
+        """Begin with a gateway, or begin anew with one that joined again (SPKI of its key)."""
+        self.remove(name)
+        known = Keys(self._signer, partial(_only, event_key))
+        end = CentralReplicator(name, known, incarnation=self._incarnation, blocked=blocked)
+        storage = self._storage
+        link = SqlLink(storage.database.writer, storage.outbox, name, Applier(name).apply)
+        self._gateways.add(name)
+        self._session.add(name, Wire(end, link))
+
+    def remove(self, name: str) -> None:
+        """Listen to a gateway no more."""
+        if name in self._gateways:
+            self._gateways.remove(name)
+            self._session.remove(name)
+
+    def renew(self) -> None:
+        """Connect again, to present a renewed certificate."""
+        self._session.close_link("The transport certificate of central was renewed.")
+
+    def _observe(self, name: str, notice: Notice) -> None:
+        report = self._reports.setdefault(name, Report())
+        match notice:
+            case Online(online=online):
+                report.online = online
+            case Contact(utc_us=utc_us):
+                report.contact_us, report.online = utc_us, True
+            case Progress(backlog=backlog, version=version):
+                report.backlog = backlog
+                report.version = version or report.version
+            case Stop():
+                _LOG.error("Gateway %s is stopped: %s", name, notice.reason)
+                self._stops[name] = notice
+            case Alarm(reason=reason):
+                _LOG.warning("Gateway %s: %s", name, reason)
+
+    async def _write_reports(self) -> None:
+        """Write what was noticed, twice a second at most; what fails is written later."""
+        while True:
+            reports, stops = self._reports, self._stops
+            self._reports, self._stops = {}, {}
+            if reports or stops:
+                try:
+                    await self._storage.database.writer.run(partial(_write, reports, stops))
+                except TmaError as error:
+                    _LOG.warning("The registry could not be written: %s", error.message)
+                    self._reports = reports | self._reports
+                    self._stops = stops | self._stops
+            await asyncio.sleep(_WRITE_S)
+
+
+def _write(
+    reports: Mapping[str, Report], stops: Mapping[str, Stop], transaction: Transaction
+) -> None:
+    for name, report in reports.items():
+        report.write(transaction, name)
+    for name, found in stops.items():
+        fleet.stop(transaction, name, fleet.STOPPED[found.verdict], found.reason)
+
+
+def _blocked(row: Any) -> Finding | None:
+    for verdict, state in fleet.STOPPED.items():
+        if row.state == state:
+            return Finding(verdict, row.state_reason)
+    return None
+
+
+def _only(spki: bytes, kid: bytes) -> ec.EllipticCurvePublicKey:
+    """Accept one gateway's event-signing key and no other."""
+    if kid != hashlib.sha256(spki).digest():
+        raise UntrustedError("It is signed by another key than the one that joined.")
+    return keys.load_spki(spki)

@@ -1,0 +1,59 @@
+"""The real server with a real broker; one for all tests of this folder, gateways are theirs."""
+
+import asyncio
+import itertools
+import ssl
+from collections.abc import Awaitable, Callable, Generator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.central_puppet import Puppet
+from tests.support.fleet import Central, Ports
+from tests.support.processes import PortBlocks
+
+_NAMES = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def central(tmp_path_factory: pytest.TempPathFactory) -> Generator[Central]:
+    blocks = PortBlocks()
+    made = Central(tmp_path_factory.mktemp("central") / "central", Ports(blocks.take()))
+    try:
+        made.found()
+        yield made
+    finally:
+        for process in (made.process, made.relay, made.broker):
+            process.stop()
+        blocks.close()
+
+
+@pytest.fixture
+def api(central: Central) -> Generator[httpx.Client]:
+    """REST with the administrator's token."""
+    trusted = ssl.create_default_context(cafile=str(central.folder / "state" / "root.pem"))
+    headers = {"Authorization": f"Bearer {central.admin_token}"}
+    with httpx.Client(verify=trusted, headers=headers, base_url=central.web_url) as client:
+        yield client
+
+
+@pytest.fixture
+def invite(central: Central) -> Callable[[str], Awaitable[str]]:
+    async def invite(name: str) -> str:
+        return await asyncio.to_thread(central.command, "gateway", "invite", name)
+
+    return invite
+
+
+@pytest.fixture
+def newborn(
+    invite: Callable[[str], Awaitable[str]], tmp_path: Path
+) -> Callable[[], Awaitable[Puppet]]:
+    """Let a puppet with a name of its own join."""
+
+    async def newborn() -> Puppet:
+        name = f"gw-{next(_NAMES):02}"
+        return await Puppet.join(await invite(name), tmp_path / name)
+
+    return newborn

@@ -1,0 +1,206 @@
+"""Applying events to the inventory: every order of arrival gives the same end, counted right."""
+
+import os
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import insert, select
+
+from central.authority.hierarchy import store_authority
+from central.inventory.reads import Inventory
+from central.sync import books
+from central.sync.apply import Applier
+from central.sync.quarantine import drive_again
+from shared.kernel.errors import TmaError
+from shared.kernel.ids import serial_text
+from shared.store.database import Database
+from shared.store.schema import certificate, conflict, gateway, grant_use, quarantine
+from shared.store.transaction import Transaction
+from shared.sync import events
+from tests.support.pki_hierarchy import leaf_plan, root_authority, subject, subordinate
+from tests.support.store_clock import ManualClock
+from tests.support.store_databases import ListSink, open_database
+
+_GATEWAY = subordinate(root_authority(), "Gateway CA gw-1", 0)
+_CA_ID = _GATEWAY.issuer.ca_id
+_CERTIFICATES = [
+    (serial_text(number), _GATEWAY.issue(leaf_plan(subject=subject(f"d-{number}")), number))
+    for number in range(1, 4)
+]
+_QUOTA = 2
+
+
+def _issued(index: int) -> tuple[str, dict[str, Any]]:
+    serial, der = _CERTIFICATES[index]
+    return "certificate.issued", {
+        "ca_id": _CA_ID,
+        "serial": serial,
+        "der": der,
+        "profile": "tls-server",
+        "profile_version": 1,
+        "purpose": "tls-server",
+        "device_id": f"d-{index}",
+        "alias": "rest",
+        "protocol": "rest",
+        "principal": "station:1",
+        "metadata": {},
+        "grant_id": "grant-1",
+        "test": False,
+        "replaces": None,
+        "intent_id": "1",
+    }
+
+
+def _status(kind: str, index: int) -> tuple[str, dict[str, Any]]:
+    place = {"ca_id": _CA_ID, "serial": _CERTIFICATES[index][0]}
+    if kind == "revoked":
+        return "certificate.revoked", {**place, "reason": "superseded", "revoked_at_us": 7}
+    return f"certificate.{kind}", {**place, "hold_id": "h"}
+
+
+_indexes = st.integers(0, len(_CERTIFICATES) - 1)
+_reports = st.lists(
+    st.one_of(
+        _indexes.map(_issued),
+        st.tuples(st.sampled_from(["revoked", "held", "released"]), _indexes).map(
+            lambda chosen: _status(*chosen)
+        ),
+    ),
+    max_size=12,
+)
+
+
+async def _applied(reports: list[tuple[str, dict[str, Any]]]) -> tuple[Any, Any, Any, int]:
+    with TemporaryDirectory() as folder:
+        async with open_database(Path(folder) / "central.db") as database:
+            await database.writer.run(_prepare)
+            for type_name, body in reports:
+                await _apply(database, type_name, body)
+            rows = await database.read(
+                select(certificate.c.serial, certificate.c.state, certificate.c.status)
+                .where(certificate.c.origin == "gw-1")
+                .order_by(certificate.c.serial)
+            )
+            totals = await Inventory(database).totals()
+            used = await database.read(select(grant_use.c.used))
+            overdrawn = await database.read(
+                select(conflict).where(conflict.c.kind == "quota-overdrawn")
+            )
+            return [tuple(row) for row in rows], totals, used[0].used, len(overdrawn)
+
+
+def _prepare(transaction: Transaction) -> None:
+    store_authority(
+        transaction,
+        kind="gateway",
+        name="gw-1",
+        der=_GATEWAY.issuer.chain[0],
+        parent_id=None,
+        gateway="gw-1",
+    )
+    grant = {
+        "grant_id": "grant-1",
+        "version": 1,
+        "quota": _QUOTA,
+        "used": 0,
+        "state": "active",
+        "document": b"",
+    }
+    transaction.execute(insert(grant_use), grant)
+
+
+async def _apply(database: Database, type_name: str, body: dict[str, Any]) -> None:
+    now = ManualClock().now()
+    event = events.create(type_name, body, actor="station:1", now=now, random=os.urandom)
+    await database.writer.run(lambda transaction: Applier("gw-1").apply(transaction, event))
+
+
+@settings(max_examples=15)
+@given(_reports, st.randoms(use_true_random=False))
+async def test_effects_commute_and_repeat_harmlessly(reports, random):
+    expected = await _applied(reports)
+    shuffled = [*reports, *reports[: len(reports) // 2]]
+    random.shuffle(shuffled)
+    assert await _applied(shuffled) == expected
+
+
+@settings(max_examples=15)
+@given(_reports)
+async def test_counters_equal_a_count(reports):
+    rows, totals, used, overdrawn = await _applied(reports)
+    states = Counter(state for _, state, _ in rows)
+    statuses = Counter(status for _, state, status in rows if state == "issued")
+    assert (totals.issued, totals.announced) == (states["issued"], states["stub"])
+    assert (totals.good, totals.held, totals.revoked) == (
+        statuses["good"],
+        statuses["hold"],
+        statuses["revoked"],
+    )
+    assert used == states["issued"]
+    assert overdrawn == (used > _QUOTA)
+
+
+async def test_events_that_gateways_never_send_are_refused(tmp_path):
+    async with open_database(tmp_path / "central.db") as database:
+        body = {"ca_id": "x", "der": b"", "incarnation": "1", "number": 1}
+        try:
+            await _apply(database, "directive.crl", body)
+        except TmaError as error:
+            assert error.code == "untrusted"
+        else:
+            raise AssertionError("A directive was applied as a report.")
+
+
+async def test_parents_crl_goes_to_every_active_gateway_in_the_same_commit(tmp_path):
+    """See central.sync.books: the event of central's own CRL becomes orders."""
+    root = root_authority()
+    sink = ListSink()
+    async with open_database(tmp_path / "central.db", sink=sink) as database:
+
+        def unit(transaction: Transaction) -> None:
+            store_authority(
+                transaction, kind="root", name="Root", der=root.issuer.chain[0], parent_id=None
+            )
+            body = {"ca_id": root.issuer.ca_id, "number": 1, "der": b"crl"}
+            event = events.create(
+                "crl.published", body, actor="system", now=transaction.now, random=os.urandom
+            )
+            for name in ("gw-1", "gw-2"):
+                _add_gateway(transaction, name, "active" if name == "gw-1" else "ended")
+            books.enter(transaction, event)
+
+        await database.writer.run(unit)
+    assert [(peer, event.type) for peer, event in sink.events] == [("gw-1", "directive.crl")]
+
+
+async def test_quarantined_event_is_tried_again(tmp_path):
+    """It came before this version knew the gateway's CA; now it does."""
+    type_name, body = _issued(0)
+    now = ManualClock().now()
+    event = events.create(type_name, body, actor="station:1", now=now, random=os.urandom)
+    row = {
+        "peer": "gw-1",
+        "segment": "0" * 32,
+        "lane": 1,
+        "sequence": 2,
+        "reason": "The CA is not one of this gateway.",
+        "event": events.encode(event),
+        "created_at": 0,
+        "resolved_at": None,
+    }
+    async with open_database(tmp_path / "central.db") as database:
+        await database.writer.run(lambda transaction: transaction.execute(insert(quarantine), row))
+        assert await drive_again(database) == 0
+        await database.writer.run(_prepare)
+        assert await drive_again(database) == 1
+        assert await drive_again(database) == 0
+        assert (await Inventory(database).totals()).issued == 1
+
+
+def _add_gateway(transaction: Transaction, name: str, state: str) -> None:
+    row = {"name": name, "state": state, "state_reason": "", "created_at": 0}
+    transaction.execute(insert(gateway), row)

@@ -1,0 +1,144 @@
+"""The pages in a real browser, against the real server."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from playwright.async_api import Page, async_playwright, expect
+
+from tests.support.products import rows
+
+
+@pytest.fixture
+async def page(central) -> AsyncIterator[Page]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+        )
+        context = await browser.new_context(
+            ignore_https_errors=True,
+            base_url=central.web_url,
+            viewport={"width": 1280, "height": 800},
+        )
+        opened = await context.new_page()
+        problems: list[str] = []
+        opened.on("console", lambda said: problems.append(said.text))
+        opened.on("pageerror", lambda error: problems.append(str(error)))
+        yield opened
+        await browser.close()
+    assert not [text for text in problems if "status of" not in text], "policy or script broken"
+
+
+async def _log_in(page: Page, central) -> None:
+    await page.goto("/login")
+    await page.get_by_label("Name").fill("admin")
+    await page.get_by_label("Password").fill(central.admin_password)
+    await page.get_by_role("button", name="Log in").click()
+    await expect(page.get_by_role("heading", name="Dashboard")).to_be_visible()
+
+
+async def test_login_leads_back_and_says_what_is_wrong(page, central):
+    await page.goto("/gateways")
+    await expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+    await page.get_by_label("Name").fill("admin")
+    await page.get_by_label("Password").fill("not the password")
+    await page.get_by_role("button", name="Log in").click()
+    await expect(page.get_by_role("alert").filter(has_text="is wrong")).to_be_visible()
+    await page.get_by_label("Password").fill(central.admin_password)
+    await page.get_by_role("button", name="Log in").click()
+    await expect(page.get_by_role("heading", name="Gateways", exact=True)).to_be_visible()
+    await page.get_by_role("button", name="Log out").click()
+    await page.goto("/")
+    await expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+
+
+async def test_story_from_enrollment_to_revocation(page, central, newborn):
+    puppet = await newborn()
+    await _log_in(page, central)
+    issued = page.locator(".tile", has_text="Certificates issued").locator(".value")
+    before = int((await issued.inner_text()).replace(",", ""))
+    async with puppet.open(), puppet.online():
+        body = puppet.certificate("SN-story")
+        await puppet.emit("certificate.issued", body)
+        await puppet.drained()
+        await expect(issued).to_have_text(f"{before + 1:,}")  # it refreshes by itself
+        await page.goto("/certificates")
+        await page.get_by_role("searchbox").fill(f"SN-story gateway:{puppet.name}")
+        await page.get_by_role("button", name="Search").click()
+        await page.get_by_role("link", name="SN-story.example").click()
+        await expect(page.get_by_text("Requested by station:puppet")).to_be_visible()
+        await expect(page.get_by_text(f"Gateway CA {puppet.name}")).to_be_visible()
+        await page.get_by_label("Reason").select_option("key_compromise")
+        await page.get_by_role("button", name="Revoke").click()
+        await expect(page.get_by_text("key compromise.")).to_be_visible()
+        assert (await puppet.heard("directive.revoke")).body["serial"] == body["serial"]
+    actors = rows(central.database, "SELECT actor FROM audit WHERE action = 'certificate.revoked' "
+                  "AND subject LIKE ?", f"%{body['serial']}")  # fmt: skip
+    assert actors == [("user:admin",)]
+
+
+async def test_gateway_is_invited_seen_and_ended(page, central):
+    await _log_in(page, central)
+    await page.get_by_role("link", name="Gateways", exact=True).first.click()
+    await page.get_by_label("Name").fill("line-9")
+    await page.get_by_role("button", name="Invite").click()
+    token = await page.get_by_label("Join token").input_value()
+    assert token.startswith("tma-join-1.")
+    await page.get_by_role("link", name="Done").click()
+    await expect(page.get_by_text("it has not joined yet")).to_be_visible()
+    await page.get_by_label("Why").fill("never built")
+    await page.get_by_role("button", name="End for good").click()
+    await expect(page.get_by_text("Ended: never built")).to_be_visible()
+    await page.goto("/audit")
+    await expect(page.get_by_role("cell", name="gateway.ended").first).to_be_visible()
+
+
+async def test_open_question_is_to_do_until_it_is_settled(page, central, newborn):
+    puppet = await newborn()
+    async with puppet.open(), puppet.online():
+        body = puppet.certificate("SN-ungranted") | {"grant_id": "of-another-central"}
+        await puppet.emit("certificate.issued", body)
+        await puppet.drained()
+    await _log_in(page, central)
+    sentence = f"{puppet.name}: Issued without a grant"
+    await page.get_by_role("link", name=sentence).click()
+    await page.get_by_role("button", name="Settle: Issued without a grant").click()
+    await expect(page.get_by_role("heading", name=f"Gateway {puppet.name}")).to_be_visible()
+    await expect(page.get_by_role("button", name="Settle")).to_have_count(0)
+    await page.goto("/")
+    await expect(page.get_by_role("link", name=sentence)).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("/certificates?q=nothing-has-this-name", "Nothing is found"),
+        ("/gateways/nowhere", "There is no gateway nowhere."),
+        ("/certificates/00/00", "No certificate with serial number 00"),
+        ("/certificates?after=-1", "not a number"),
+        ("/nowhere", "nothing at this address"),
+    ],
+)
+async def test_empty_and_wrong_places_say_so(page, central, path, sentence):
+    await _log_in(page, central)
+    await page.goto(path)
+    await expect(page.get_by_text(sentence).first).to_be_visible()
+
+
+async def test_pages_fit_a_narrow_screen(page, central):
+    await _log_in(page, central)
+    await page.set_viewport_size({"width": 390, "height": 800})
+    for path in ("/", "/certificates", "/gateways", "/audit"):
+        await page.goto(path)
+        wide = await page.evaluate("document.documentElement.scrollWidth > innerWidth")
+        assert not wide, path
+
+
+def test_other_sites_and_strangers_change_nothing(central):
+    with httpx.Client(verify=False, base_url=central.web_url) as client:
+        for path in ("/gateways", "/gateways/x/end", "/certificates/0/0/revoke"):
+            assert client.post(path, data={"name": "x"}).status_code == 401
+            foreign = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+            assert client.post(path, data={"name": "x"}, headers=foreign).status_code == 403
+        login = client.get("/login?next=//evil.example")
+        assert 'value="/"' in login.text
