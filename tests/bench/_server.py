@@ -1,0 +1,233 @@
+"""The measured server: REST on the issuance core, a software key, SQLite with synchronous=FULL.
+
+    python -m tests.bench._server FOLDER PLAIN_PORT MTLS_PORT [--steps]
+
+It is composed of the products' own parts as a gateway is, on one plain and one mutual TLS
+listener. ``FOLDER/access.json`` says how to get in. With ``--steps`` the CPU of each step is summed
+up and written to ``FOLDER/steps.json`` at the end; only then requests must come one by one.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from sqlalchemy import insert
+
+from shared.enroll.rest import content
+from shared.enroll.rest import routes as rest
+from shared.enroll.rest.ports import RestPorts
+from shared.hsm.software import SoftwareIssuingKey
+from shared.issuance import service
+from shared.issuance.status import StatusService
+from shared.pki import certificates, formats, keys
+from shared.pki.keywrap import SECRET_BYTES, Keyring
+from shared.pki.plan import AltName, AltNameKind
+from shared.policy.grant import Grant
+from shared.policy.profile import SHIPPED
+from shared.store.access import Access
+from shared.store.database import Database
+from shared.store.kept import Kept
+from shared.store.ledger import SqlLedger
+from shared.store.outbox import Outbox
+from shared.store.reads import Reads
+from shared.store.schema import ca, grant_use
+from shared.system.clock import SystemClock
+from shared.web import app, tls
+from shared.web.auth import Authenticator, new_token
+from shared.web.throttle import Throttle
+from tests.support.pki_hierarchy import Hierarchy, leaf_plan
+
+_GRANT = Grant(
+    grant_id="bench",
+    version=1,
+    profiles=tuple(profile.name for profile in SHIPPED),
+    quota=10**9,
+    not_before_us=0,
+    not_after_us=1 << 52,
+    last_contact_max_s=90 * 24 * 3600,
+)
+_PROFILES = {profile.name: profile for profile in SHIPPED}
+_LOOPBACK = "127.0.0.1"
+
+
+class Rules:
+    """The ports ``Profiles`` and ``IssuingKeys``: one CA under a grant, central heard of today."""
+
+    def __init__(self, key: SoftwareIssuingKey, clock: SystemClock) -> None:
+        self._key = key
+        self._contact_us = clock.now().utc_us
+
+    def active(self, _profile: str) -> SoftwareIssuingKey:
+        return self._key
+
+    def of(self, _ca_id: str) -> SoftwareIssuingKey:
+        return self._key
+
+    def profile(self, name: str) -> Any:
+        return _PROFILES[name]
+
+    def grant(self) -> Grant:
+        return _GRANT
+
+    def last_contact_us(self) -> int:
+        return self._contact_us
+
+
+class Steps:
+    """CPU of this process (all threads), summed by step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def time(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a function or coroutine function."""
+
+        def book(began: float) -> None:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - began
+
+        @wraps(function)
+        def plain(*arguments: Any, **named: Any) -> Any:
+            began = time.process_time()
+            try:
+                return function(*arguments, **named)
+            finally:
+                book(began)
+
+        @wraps(function)
+        async def waiting(*arguments: Any, **named: Any) -> Any:
+            began = time.process_time()
+            try:
+                return await function(*arguments, **named)
+            finally:
+                book(began)
+
+        return waiting if asyncio.iscoroutinefunction(function) else plain
+
+    def watch(self, ledger: SqlLedger, key: SoftwareIssuingKey) -> None:
+        """Put the wrappers around the steps of design.md §3, in their order."""
+        content.CertificationRequest.parse = self.time(
+            "prove possession", content.CertificationRequest.parse
+        )
+        service.decide = self.time("decide", service.decide)
+        certificates.unsigned = self.time("intend: build TBS", certificates.unsigned)
+        ledger.intend = self.time("intend: commit", ledger.intend)
+        key.sign = self.time("sign", key.sign)
+        certificates.assemble = self.time("compare", certificates.assemble)
+        ledger.complete = self.time("complete: commit", ledger.complete)
+
+
+async def _admit(database: Database, hierarchy: Hierarchy) -> str:
+    """Write the CA, the grant and a station; gives the station's token."""
+    issuer = hierarchy.gateway.issuer
+    row = {
+        "ca_id": issuer.ca_id,
+        "name": "bench",
+        "kind": "gateway",
+        "der": issuer.chain[0],
+        "state": "active",
+        "not_after": issuer.limits.not_after_us,
+        "crl_number": 0,
+        "created_at": 0,
+    }
+    grant = {"grant_id": _GRANT.grant_id, "version": 1, "quota": _GRANT.quota, "used": 0,
+             "state": "active", "document": b""}  # fmt: skip
+    await database.writer.run(lambda tx: tx.execute(insert(ca), row))
+    await database.writer.run(lambda tx: tx.execute(insert(grant_use), grant))
+    token, digest = new_token(os.urandom)
+    await Access(database).add_station("bench", role="station", profiles=["*"], token_hash=digest)
+    return token
+
+
+def _identity(hierarchy: Hierarchy, usage: str) -> tuple[str, str]:
+    """Make a TLS identity below the gateway CA: chain and key in PEM."""
+    key = keys.generate()
+    plan = leaf_plan(
+        public_key=keys.spki(key.public_key()),
+        alt_names=(AltName(AltNameKind.IP, _LOOPBACK),),
+        extended_key_usage=(usage,),
+    )
+    chain = formats.pem([hierarchy.gateway.issue(plan), *hierarchy.gateway.issuer.chain])
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return chain, private.decode()
+
+
+def _ports(database: Database, ledger: SqlLedger, rules: Rules, clock: SystemClock) -> RestPorts:
+    keyring = Keyring.create(
+        box_secret=os.urandom(SECRET_BYTES),
+        recovery_secret=os.urandom(SECRET_BYTES),
+        random=os.urandom,
+    )
+    reads = Reads(database)
+    return RestPorts(
+        issuance=service.IssuanceService(
+            profiles=rules, keys=rules, ledger=ledger, clock=clock, random=os.urandom
+        ),
+        status=StatusService(keys=rules, ledger=ledger, crls=reads, clock=clock, ca_ids=[]),
+        refusals=ledger,
+        reads=reads,
+        kept=Kept(database, keyring),
+        keys=rules,
+        authenticator=Authenticator(
+            credentials=Access(database), clock=clock, failures=Throttle(clock)
+        ),
+        clock=clock,
+        profiles=_nothing,
+        health=_nothing,
+    )
+
+
+async def _nothing() -> Any:
+    return {}
+
+
+async def _serve(folder: Path, plain_port: int, mtls_port: int, steps: Steps | None) -> None:
+    hierarchy, clock = Hierarchy(), SystemClock()
+    key = SoftwareIssuingKey(hierarchy.gateway.issuer, hierarchy.gateway.key)
+    sink = Outbox.of_gateway("bench", "bench")
+    database = await Database.open(folder / "bench.db", sink=sink, clock=clock)
+    ledger = SqlLedger(database)
+    if steps:
+        steps.watch(ledger, key)
+    token = await _admit(database, hierarchy)
+    ports = _ports(database, ledger, Rules(key, clock), clock)
+    served = _identity(hierarchy, "1.3.6.1.5.5.7.3.1")
+    mutual = tls.machine_context(
+        *(part.encode() for part in served), [hierarchy.gateway.issuer.chain[0]]
+    )
+    routes = rest.routes(ports)
+    endpoints = [
+        app.Endpoint(app.create(routes, random=os.urandom), _LOOPBACK, plain_port),
+        app.Endpoint(app.create(routes, random=os.urandom), _LOOPBACK, mtls_port, mutual),
+    ]
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    client = _identity(hierarchy, "1.3.6.1.5.5.7.3.2")
+    access = {"token": token, "root": formats.pem([hierarchy.root.issuer.chain[0]]),
+              "client": "".join(reversed(client))}  # fmt: skip
+    async with app.serve(endpoints):
+        (folder / "access.json").write_text(json.dumps(access), "utf-8")
+        await stop.wait()
+    await database.close()
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    folder, plain_port, mtls_port = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    steps = Steps() if "--steps" in sys.argv else None
+    asyncio.run(_serve(folder, plain_port, mtls_port, steps))
+    if steps:
+        (folder / "steps.json").write_text(json.dumps(steps.seconds), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""An old copy of a gateway, and two of one: both are noticed, and nothing is issued meanwhile."""
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.fleet import Fleet, Gateway
+from tests.support.processes import wait_until
+from tests.support.products import gateway_ledger, inventory, running_fleet
+from tests.support.rest import Device, Line, connect, devices
+
+_NAME = "gw-01"
+
+
+@pytest.fixture
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """History cannot be mended here: each test has its own fleet."""
+    with running_fleet(tmp_path_factory.mktemp("history"), _NAME) as fleet:
+        yield fleet
+
+
+def _enroll(fleet: Fleet, gateway: Gateway, prefix: str, count: int = 6) -> None:
+    async def enroll() -> None:
+        bundle = fleet.central.ca_bundle
+        async with connect(gateway.web_url, gateway.station_token, bundle) as rest:
+            await Line(rest).enroll(devices(prefix, count))
+
+    asyncio.run(enroll())
+
+
+def _refused(fleet: Fleet, gateway: Gateway) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        bundle = fleet.central.ca_bundle
+        async with connect(gateway.web_url, gateway.station_token, bundle) as rest:
+            csr = Device.make("late", "tls-client").csr
+            return await rest.post("/cert_tls-client", "cert_tls-client", {"csr": csr})
+
+    return asyncio.run(ask())
+
+
+def _wait_drained(fleet: Fleet) -> None:
+    wait_until(
+        lambda: gateway_ledger(fleet, _NAME) == inventory(fleet, _NAME),
+        what="central knows what the gateway knows",
+    )
+
+
+def _backup(gateway: Gateway, copy: Path) -> None:
+    """Copy the database as an administrator would, while it runs."""
+    with closing(sqlite3.connect(gateway.database)) as source, closing(sqlite3.connect(copy)) as to:
+        source.backup(to)
+
+
+def _put_back(gateway: Gateway, copy: Path) -> None:
+    for file in gateway.database.parent.glob("gateway.db*"):
+        file.unlink()
+    shutil.copy2(copy, gateway.database)
+
+
+def _require_stopped(fleet: Fleet, gateway: Gateway, history: str) -> None:
+    wait_until(lambda: gateway.snapshot()["history"] == history, what=f"the gateway says {history}")
+    assert "issu" in gateway.command("status").lower()
+    answer = _refused(fleet, gateway)
+    assert answer.status_code in {409, 503}, answer.text
+
+
+def test_the_box_itself_notices_an_old_database(fleet: Fleet, tmp_path: Path):
+    """The witness has seen a later start than the copy: no link is needed to know."""
+    [gateway] = fleet.gateways
+    _enroll(fleet, gateway, "early")
+    _backup(gateway, tmp_path / "copy.db")
+    gateway.process.stop()
+    gateway.start()
+    _enroll(fleet, gateway, "forgotten")
+    _wait_drained(fleet)
+    known = inventory(fleet, _NAME)
+    fleet.central.cut_link()
+    gateway.process.stop()
+    _put_back(gateway, tmp_path / "copy.db")
+    gateway.start()
+    _require_stopped(fleet, gateway, "restored")
+    fleet.central.restore_link()
+    wait_until(
+        lambda: fleet.central.gateways()[_NAME]["state"] in {"restored", "cloned"},
+        what="central says that the history cannot go on",
+    )
+    assert known <= inventory(fleet, _NAME)
+
+
+def test_central_notices_an_old_copy(fleet: Fleet, tmp_path: Path):
+    """Within one start the witness cannot tell, but central holds more than the gateway knows."""
+    [gateway] = fleet.gateways
+    _enroll(fleet, gateway, "early")
+    _backup(gateway, tmp_path / "copy.db")
+    _enroll(fleet, gateway, "forgotten")
+    _wait_drained(fleet)
+    known = inventory(fleet, _NAME)
+    gateway.process.stop()
+    _put_back(gateway, tmp_path / "copy.db")
+    gateway.start()
+    _require_stopped(fleet, gateway, "restored")
+    assert fleet.central.gateways()[_NAME]["state"] == "restored"
+    assert known <= inventory(fleet, _NAME)
+
+
+def test_two_of_one_are_noticed(fleet: Fleet):
+    [gateway] = fleet.gateways
+    _enroll(fleet, gateway, "before")
+    _wait_drained(fleet)
+    gateway.process.stop()
+    gateway.hsmd.stop()
+    clone = gateway.copy_to(fleet.folder / "clone", fleet.ports.of_gateway(1))
+    fleet.gateways.append(clone)
+    for one in (gateway, clone):
+        one.start_hsmd()
+        one.start()
+    wait_until(
+        lambda: fleet.central.gateways()[_NAME]["state"] == "cloned",
+        what="central says that there are two",
+    )

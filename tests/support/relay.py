@@ -1,0 +1,110 @@
+"""A network cable that can be pulled: a TCP relay that runs as a process of its own.
+
+    python -m tests.support.relay CONTROL_SOCKET LISTEN_PORT:TARGET_PORT...
+
+``cut`` closes the listeners and every connection, so that a peer sees what it would see at a
+broken link; ``restore`` listens again. Neither product knows that it is there.
+"""
+
+import asyncio
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+_CHUNK_BYTES = 64 * 1024
+_CONTROL_TIMEOUT_S = 10.0
+
+
+class Relay:
+    """Forwards loopback ports while the cable is in."""
+
+    def __init__(self, routes: dict[int, int]) -> None:
+        """Take ``routes``: port that is listened on to port that is behind."""
+        self._routes = routes
+        self._servers: list[asyncio.Server] = []
+        self._writers = set[asyncio.StreamWriter]()
+
+    async def restore(self) -> None:
+        """Listen, if not already listening."""
+        if not self._servers:
+            self._servers = [await self._listen(*route) for route in self._routes.items()]
+
+    async def cut(self) -> None:
+        """Close the listeners and reset every connection."""
+        for server in self._servers:
+            server.close()
+        self._servers = []
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _listen(self, port: int, target: int) -> asyncio.Server:
+        async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await self._connect(reader, writer, target)
+
+        return await asyncio.start_server(relay, "127.0.0.1", port)
+
+    async def _connect(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: int
+    ) -> None:
+        """Pump both ways until either side ends."""
+        try:
+            onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, onward_writer}
+        pumps = [
+            asyncio.ensure_future(_pump(reader, onward_writer)),
+            asyncio.ensure_future(_pump(onward_reader, writer)),
+        ]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in (writer, onward_writer):
+                end.close()
+                self._writers.discard(end)
+            await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while chunk := await reader.read(_CHUNK_BYTES):
+            writer.write(chunk)
+            await writer.drain()
+
+
+async def _serve(control: Path, routes: dict[int, int]) -> None:
+    relay = Relay(routes)
+    await relay.restore()
+
+    async def obey(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        command = (await reader.readline()).decode().strip()
+        await {"cut": relay.cut, "restore": relay.restore}[command]()
+        writer.write(b"done\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_unix_server(obey, control)
+    await server.serve_forever()
+
+
+def command(control: Path, word: str) -> None:
+    """Tell the relay behind this socket to ``cut`` or ``restore``; returns when it is done."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_CONTROL_TIMEOUT_S)
+        connection.connect(str(control))
+        connection.sendall(f"{word}\n".encode())
+        answer = connection.recv(16)
+    assert answer == b"done\n", f"The relay did not {word}."
+
+
+def main() -> None:
+    """Run until killed."""
+    control, *pairs = sys.argv[1:]
+    ports = (pair.split(":") for pair in pairs)
+    asyncio.run(_serve(Path(control), {int(listen): int(target) for listen, target in ports}))
+
+
+if __name__ == "__main__":
+    main()
