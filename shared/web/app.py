@@ -56,8 +56,11 @@ async def read_body(request: web.Request, limit: int = limits.REQUEST_BODY_BYTES
     """
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
-    if request.content.at_eof() and not request.can_read_body:
-        return b""
+    if request.content.is_eof():  # all of it came with the header: nothing to wait for
+        body = request.content.read_nowait()
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
     parts: list[bytes] = []
     size = 0
     try:

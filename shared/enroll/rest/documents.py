@@ -1,12 +1,11 @@
 """Bodies in, bodies out: JSON is parsed once, by the model that says what is allowed."""
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, to_json
 
 from shared.kernel.errors import BadRequestError, TmaError
 from shared.web import problems
@@ -51,7 +50,7 @@ def invalid(wrong: Iterable[ErrorDetails], prefix: str = "") -> BadRequestError:
 
 def encode(document: Mapping[str, Any]) -> bytes:
     """Encode as JSON in UTF-8."""
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return to_json(document)
 
 
 def answer(
