@@ -1,24 +1,18 @@
 """``tma-central``: the commands of the server. docs/central.md describes each."""
 
-import json
-import sys
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from central import config
 from central import console as orders
-from shared.kernel.errors import BadRequestError, Kind, TmaError
-from shared.web import console
-
-EXIT_FAILED, EXIT_USAGE, EXIT_NO_SERVER, EXIT_TRY_AGAIN = 1, 2, 3, 4
+from shared.web import console, terminal
+from shared.web.terminal import out
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,14 +44,8 @@ GatewayName = Annotated[str, typer.Argument(help="Name of the gateway: a-z, 0-9 
 
 
 def main() -> None:
-    """Run one command; errors of the family become a sentence and an exit status."""
-    try:
-        app()
-    except TmaError as error:
-        _errors.print(f"[bold red]Error:[/] {escape(error.message)}")
-        if error.remedy or type(error).__doc__:
-            _errors.print(escape(error.remedy or str(type(error).__doc__)))
-        sys.exit(_status_of(error))
+    """Run one command; see ``shared.web.terminal`` for how it ends."""
+    terminal.run(app)
 
 
 @app.callback()
@@ -83,19 +71,19 @@ def init(
 
     founded = founding.found(_settings(context), admin)
     if as_json:
-        _print_json(asdict(founded))
+        terminal.print_json(asdict(founded))
         return
     if founded.password is None and founded.recovery_secret is None:
-        _out.print("This central exists already; nothing was changed.")
+        out.print("This central exists already; nothing was changed.")
         return
     if founded.password is not None:
-        _out.print(f"Administrator [bold]{escape(admin)}[/], password, shown this once:")
-        _out.print(founded.password, style="bold", markup=False, soft_wrap=True)
+        out.print(f"Administrator [bold]{escape(admin)}[/], password, shown this once:")
+        out.print(founded.password, style="bold", markup=False, soft_wrap=True)
     if founded.recovery_secret is not None:
-        _out.print("Recovery secret, shown this once; a backup is worthless without it:")
-        _out.print(founded.recovery_secret, style="bold", soft_wrap=True)
-    _out.print(f"Root CA: {founded.root_path}, SHA-256 {founded.root_sha256}", soft_wrap=True)
-    _out.print("Next: `tma-central broker config DIR`, start mosquitto, then `tma-central run`.")
+        out.print("Recovery secret, shown this once; a backup is worthless without it:")
+        out.print(founded.recovery_secret, style="bold", soft_wrap=True)
+    out.print(f"Root CA: {founded.root_path}, SHA-256 {founded.root_sha256}", soft_wrap=True)
+    out.print("Next: `tma-central broker config DIR`, start mosquitto, then `tma-central run`.")
 
 
 @app.command()
@@ -118,9 +106,9 @@ def revoke(
 
     Central's OCSP shows it at once, the gateway's CRL as soon as the gateway has heard of it.
     """
-    order = _order(orders.RevokeOrder, serial=serial, reason=reason)
+    order = terminal.order(orders.RevokeOrder, serial=serial, reason=reason)
     answer = _ask(context, "POST", "/revoke", order)
-    _out.print(f"Certificate {answer['serial']} is now: {answer['status']}.")
+    out.print(f"Certificate {answer['serial']} is now: {answer['status']}.")
 
 
 @gateway_app.command("invite")
@@ -129,7 +117,7 @@ def gateway_invite(context: typer.Context, name: GatewayName) -> None:
 
     It works once, for the configured time. Inviting again makes the earlier token worthless.
     """
-    answer = _ask(context, "POST", "/gateways", _order(orders.InviteOrder, name=name))
+    answer = _ask(context, "POST", "/gateways", terminal.order(orders.InviteOrder, name=name))
     typer.echo(answer["token"])
 
 
@@ -138,12 +126,12 @@ def gateway_list(context: typer.Context, as_json: AsJson = False) -> None:
     """List the gateways with the state of their links."""
     gateways = _ask(context, "GET", "/gateways")
     if as_json:
-        _print_json(gateways)
+        terminal.print_json(gateways)
         return
     table = Table("name", "state", "link", "since", "last contact", "behind", "applied")
     for gateway in gateways:
         table.add_row(*(escape(str(gateway[column.header])) for column in table.columns))
-    _out.print(table)
+    out.print(table)
 
 
 @gateway_app.command("end")
@@ -157,9 +145,9 @@ def gateway_end(
     What it issued stays valid where central knows it; serials that central has not heard of
     are unknown to its OCSP from now on.
     """
-    order = _order(orders.EndOrder, name=name, reason=reason)
+    order = terminal.order(orders.EndOrder, name=name, reason=reason)
     _ask(context, "POST", "/gateways/end", order)
-    _out.print(f"Gateway {escape(name)} is ended.")
+    out.print(f"Gateway {escape(name)} is ended.")
 
 
 @station_app.command("add")
@@ -173,7 +161,7 @@ def station_add(
     days: Annotated[int, typer.Option(help="Days until its token ends.")] = 365,
 ) -> None:
     """Make a station and print its token, once: only a hash of it is kept."""
-    order = _order(
+    order = terminal.order(
         orders.StationOrder, name=name, role=role, profiles=tuple(profile or ["*"]), days=days
     )
     typer.echo(_ask(context, "POST", "/stations", order)["token"])
@@ -184,12 +172,12 @@ def station_list(context: typer.Context, as_json: AsJson = False) -> None:
     """List the stations, the ended ones too."""
     stations = _ask(context, "GET", "/stations")
     if as_json:
-        _print_json(stations)
+        terminal.print_json(stations)
         return
     table = Table("name", "role", "profiles", "state", "ends")
     for station in stations:
         table.add_row(*(escape(str(station[column.header])) for column in table.columns))
-    _out.print(table)
+    out.print(table)
 
 
 @station_app.command("revoke")
@@ -198,7 +186,7 @@ def station_revoke(
 ) -> None:
     """End a station's token; what it enrolled stays valid."""
     _ask(context, "DELETE", f"/stations/{name}")
-    _out.print(f"The token of station {escape(name)} is no longer accepted.")
+    out.print(f"The token of station {escape(name)} is no longer accepted.")
 
 
 @broker_app.command("config")
@@ -214,7 +202,7 @@ def broker_config(
     from central import founding  # noqa: PLC0415  # cryptography and SQLAlchemy
 
     path = founding.write_broker(_settings(context), directory)
-    _out.print(f"Start the broker with: mosquitto -c {escape(str(path))}", soft_wrap=True)
+    out.print(f"Start the broker with: mosquitto -c {escape(str(path))}", soft_wrap=True)
 
 
 @app.command("version")
@@ -223,39 +211,14 @@ def show_version() -> None:
     typer.echo(version("tma-edge"))
 
 
-_out = Console(highlight=False)
-_errors = Console(stderr=True, highlight=False)
-
-
 def _settings(context: typer.Context) -> config.CentralSettings:
     return config.load(context.obj)
-
-
-def _order(model: type[console.OrderT], **values: Any) -> console.OrderT:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise BadRequestError(f"{field}: {first['msg']}.") from error
 
 
 def _ask(
     context: typer.Context, method: str, route: str, order: console.Order | None = None
 ) -> Any:
     return console.ask(_settings(context).control_socket, method, route, order)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _status_of(error: TmaError) -> int:
-    if isinstance(error, console.AbsentError):
-        return EXIT_NO_SERVER
-    if error.kind is Kind.RETRYABLE:
-        return EXIT_TRY_AGAIN
-    return EXIT_USAGE if isinstance(error, BadRequestError) else EXIT_FAILED
 
 
 if __name__ == "__main__":

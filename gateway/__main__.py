@@ -1,12 +1,10 @@
 """``tma-gateway``: the commands of one gateway. docs/gateway.md describes each."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -14,10 +12,9 @@ from gateway import config
 from gateway import console as orders
 from gateway.snapshot import LineState, local_text
 from gateway.version import VERSION
-from shared.kernel.errors import BadRequestError, Kind, TmaError
-from shared.web import console
+from shared.web import console, terminal
+from shared.web.terminal import out
 
-EXIT_FAILED, EXIT_USAGE, EXIT_NO_AGENT, EXIT_TRY_AGAIN = 1, 2, 3, 4
 _STDIN_CHARS_MAX = 4096
 
 app = typer.Typer(
@@ -48,14 +45,8 @@ HoldId = Annotated[str, typer.Option("--id", help="Name of this hold, of your ch
 
 
 def main() -> None:
-    """Run one command; errors of the family become a sentence and an exit status."""
-    try:
-        app()
-    except TmaError as error:
-        _errors.print(f"[bold red]Error:[/] {escape(error.message)}")
-        if error.remedy or type(error).__doc__:
-            _errors.print(escape(error.remedy or str(type(error).__doc__)))
-        sys.exit(_status_of(error))
+    """Run one command; see ``shared.web.terminal`` for how it ends."""
+    terminal.run(app)
 
 
 @app.callback()
@@ -83,7 +74,7 @@ def join(
 
     token = token_file.read_text("ascii") if token_file else sys.stdin.read(_STDIN_CHARS_MAX)
     name = joining.join(_settings(context), token, _print_recovery_secret)
-    _out.print(f"Joined as [bold]{escape(name)}[/]. Start the gateway with `tma-gateway run`.")
+    out.print(f"Joined as [bold]{escape(name)}[/]. Start the gateway with `tma-gateway run`.")
 
 
 @app.command()
@@ -99,14 +90,14 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
     """Say what the technician page says."""
     snapshot = _ask(context, "GET", "/snapshot")
     if as_json:
-        _print_json(snapshot)
+        terminal.print_json(snapshot)
         return
     judged = snapshot["verdict"]
-    _out.print(f"[bold]{judged['headline']}[/]: {escape(judged['why'])}")
+    out.print(f"[bold]{judged['headline']}[/]: {escape(judged['why'])}")
     if judged["remedy"]:
-        _out.print(f"What to do: {escape(judged['remedy'])}")
+        out.print(f"What to do: {escape(judged['remedy'])}")
     for line in _told(snapshot):
-        _out.print(escape(line))
+        out.print(escape(line))
 
 
 @app.command()
@@ -118,21 +109,21 @@ def revoke(
     ] = "unspecified",
 ) -> None:
     """Revoke a certificate of this gateway for good; works without a link and without the token."""
-    order = orders.RevokeOrder(serial=serial, reason=reason)
+    order = terminal.order(orders.RevokeOrder, serial=serial, reason=reason)
     _print_certificate(_ask(context, "POST", "/revoke", order))
 
 
 @app.command()
 def hold(context: typer.Context, serial: Serial, hold_id: HoldId) -> None:
     """Suspend a certificate of this gateway until every hold on it is released."""
-    order = orders.HoldOrder(serial=serial, hold_id=hold_id)
+    order = terminal.order(orders.HoldOrder, serial=serial, hold_id=hold_id)
     _print_certificate(_ask(context, "POST", "/hold", order))
 
 
 @app.command()
 def release(context: typer.Context, serial: Serial, hold_id: HoldId) -> None:
     """Release one hold; a released hold id never holds again."""
-    order = orders.HoldOrder(serial=serial, hold_id=hold_id)
+    order = terminal.order(orders.HoldOrder, serial=serial, hold_id=hold_id)
     _print_certificate(_ask(context, "POST", "/release", order))
 
 
@@ -146,13 +137,9 @@ def station_add(
     days: Annotated[int, typer.Option(help="Days until its token ends.")] = 365,
 ) -> None:
     """Make a station and print its token, once: only a hash of it is kept."""
-    try:
-        order = orders.StationOrder(name=name, profiles=tuple(profile or ["*"]), days=days)
-    except ValueError as error:
-        raise BadRequestError(
-            "The name, a profile or the days of the station are not acceptable.",
-            remedy="Names are of a-z, 0-9, dot, dash and underscore; days from 1 to 3650.",
-        ) from error
+    order = terminal.order(
+        orders.StationOrder, name=name, profiles=tuple(profile or ["*"]), days=days
+    )
     typer.echo(_ask(context, "POST", "/stations", order)["token"])
 
 
@@ -161,13 +148,13 @@ def station_list(context: typer.Context, as_json: AsJson = False) -> None:
     """List the stations, the ended ones too."""
     stations = _ask(context, "GET", "/stations")
     if as_json:
-        _print_json(stations)
+        terminal.print_json(stations)
         return
     table = Table("name", "profiles", "state", "ends")
     for station in stations:
         profiles = ", ".join(station["profiles"])
         table.add_row(escape(station["name"]), escape(profiles), station["state"], station["ends"])
-    _out.print(table)
+    out.print(table)
 
 
 @station_app.command("revoke")
@@ -176,7 +163,7 @@ def station_revoke(
 ) -> None:
     """End a station's token; what it enrolled stays valid."""
     _ask(context, "DELETE", f"/stations/{name}")
-    _out.print(f"The token of station {escape(name)} is no longer accepted.")
+    out.print(f"The token of station {escape(name)} is no longer accepted.")
 
 
 @line_app.command("stop")
@@ -186,7 +173,7 @@ def line_stop(
 ) -> None:
     """Refuse every enrollment until `line continue`; revoking and status go on."""
     _ask(context, "POST", "/line", orders.LineOrder(state=LineState.STOPPED, reason=reason))
-    _out.print("The line is stopped.")
+    out.print("The line is stopped.")
 
 
 @line_app.command("continue")
@@ -194,17 +181,13 @@ def line_continue(context: typer.Context) -> None:
     """Let the line enroll again."""
     order = orders.LineOrder(state=LineState.RUNNING, reason="continued by an operator")
     _ask(context, "POST", "/line", order)
-    _out.print("The line goes on.")
+    out.print("The line goes on.")
 
 
 @app.command("version")
 def show_version() -> None:
     """Print the version."""
     typer.echo(VERSION)
-
-
-_out = Console(highlight=False)
-_errors = Console(stderr=True, highlight=False)
 
 
 def _settings(context: typer.Context) -> config.GatewaySettings:
@@ -235,28 +218,15 @@ def _told(snapshot: dict[str, Any]) -> list[str]:
 
 
 def _print_recovery_secret(secret: str) -> None:
-    _out.print(
+    out.print(
         "Recovery secret. It is shown this once, and if it was shown before, this one counts.\n"
         "Keep it away from this box: with it and a backup the gateway is restored elsewhere."
     )
-    _out.print(secret, style="bold", soft_wrap=True)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    out.print(secret, style="bold", soft_wrap=True)
 
 
 def _print_certificate(certificate: dict[str, str]) -> None:
-    _out.print(f"Certificate {certificate['serial']} is now: {certificate['status']}.")
-
-
-def _status_of(error: TmaError) -> int:
-    if isinstance(error, console.AbsentError):
-        return EXIT_NO_AGENT
-    if error.kind is Kind.RETRYABLE:
-        return EXIT_TRY_AGAIN
-    local = isinstance(error, BadRequestError)
-    return EXIT_USAGE if local else EXIT_FAILED
+    out.print(f"Certificate {certificate['serial']} is now: {certificate['status']}.")
 
 
 if __name__ == "__main__":

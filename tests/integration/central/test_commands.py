@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from central.__main__ import EXIT_FAILED, EXIT_NO_SERVER, EXIT_USAGE
+from shared.web.terminal import ExitStatus
 from tests.support.processes import program, run
 
 
@@ -47,7 +47,7 @@ def test_backup_of_the_database_is_worthless_on_another_box(config: Path):
     _command(config, "init")
     (config.parent / "state" / "box.key").unlink()
     outcome = _command(config, "run")
-    assert outcome.returncode == EXIT_FAILED
+    assert outcome.returncode == ExitStatus.FAILED
     assert "Traceback" not in outcome.stderr
 
 
@@ -66,7 +66,7 @@ def test_broker_directory_is_private_and_complete(config: Path, tmp_path: Path):
 def test_wrong_settings_are_named(config: Path):
     config.write_text("[web]\nprot = 1\nport = 99999\n[grant]\noffline_days = 3000\n", "utf-8")
     outcome = _command(config, "run")
-    assert outcome.returncode == EXIT_USAGE
+    assert outcome.returncode == ExitStatus.USAGE
     assert "web.prot" in outcome.stderr
     assert "web.port" in outcome.stderr
     assert "docs/central.md" in outcome.stderr
@@ -74,9 +74,9 @@ def test_wrong_settings_are_named(config: Path):
 
 def test_before_init_and_without_server_it_says_what_to_do(config: Path):
     before = _command(config, "run")
-    assert before.returncode == EXIT_FAILED
+    assert before.returncode == ExitStatus.FAILED
     assert "tma-central init" in before.stderr
-    assert _command(config, "gateway", "list").returncode == EXIT_NO_SERVER
+    assert _command(config, "gateway", "list").returncode == ExitStatus.NOT_RUNNING
 
 
 def test_help_teaches():
@@ -87,7 +87,7 @@ def test_help_teaches():
 
 def test_second_server_on_the_same_state_is_refused(central):
     outcome = _command(central.config, "run")
-    assert outcome.returncode == EXIT_FAILED
+    assert outcome.returncode == ExitStatus.FAILED
     assert "Another process already holds" in outcome.stderr
 
 
@@ -101,7 +101,7 @@ def test_station_lives_and_ends(central, api):
     central.command("station", "revoke", "line-3")
     assert api.get("/api/v2.0/certificates", headers=own).status_code == 401
     unknown = _command(central.config, "station", "add", "x", "--profile", "no-such-profile")
-    assert unknown.returncode == EXIT_FAILED
+    assert unknown.returncode == ExitStatus.FAILED
     assert "There is no profile no-such-profile" in unknown.stderr.replace("\n", " ")
 
 
@@ -115,4 +115,4 @@ def test_central_issues_and_revokes_by_itself(central, api):
     serial = issued.json()["data"]["attributes"]["serial"]
     said = central.command("revoke", ":".join(serial[at : at + 2] for at in range(0, 32, 2)))
     assert "is now: revoked" in said
-    assert _command(central.config, "revoke", "12ab").returncode == EXIT_FAILED
+    assert _command(central.config, "revoke", "12ab").returncode == ExitStatus.FAILED
