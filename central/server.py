@@ -29,13 +29,14 @@ from central.transport import Transport
 from shared.enroll.rest.ports import RestPorts
 from shared.enroll.rest.routes import routes as rest_routes
 from shared.issuance.service import IssuanceService
-from shared.kernel.errors import ConflictError, TmaError
+from shared.kernel.errors import ConflictError
 from shared.pki import keys
 from shared.store.access import Access
 from shared.store.kept import Kept
 from shared.sync.envelope import Signer
 from shared.sync.join import spki_hash
 from shared.system.processes import hold_lock
+from shared.system.steady import repeat
 from shared.validation.routes import routes as validation_routes
 from shared.web import app, console
 from shared.web.app import Endpoint
@@ -47,7 +48,8 @@ from shared.web.throttle import Throttle
 _LOG = logging.getLogger(__name__)
 _PRODUCT = "TMA Edge Central"
 _REFRESH_S = 3600
-_RETRY_S = 30
+_PURGE_S = 60
+_FINISH_OPEN_S = 30
 _PAGE_PACKAGES = ("central.admin", "shared.enroll.rest")
 
 
@@ -156,9 +158,10 @@ class Server:
                 asyncio.create_task(work)
                 for work in (
                     self._listener.run(),
-                    self._central.status.run(),
-                    self._kept.run(),
-                    self._refresh(),
+                    repeat("CRLs are signed", self._sign_crls),
+                    repeat("What was kept for retries is forgotten", self._forget_kept),
+                    repeat("Open requests are finished", self._finish_open),
+                    repeat("Identities and the transport CRL are renewed", self._refresh),
                 )
             ]
             stack.push_async_callback(_end, tasks)
@@ -262,18 +265,23 @@ class Server:
         self._listener.add(joined.name, joined.event_key)
         self._listeners.accept(joined.authority)
 
-    async def _refresh(self) -> None:
-        """Renew identities and the transport CRL while running."""
-        pause_s = _REFRESH_S
-        while True:
-            await asyncio.sleep(pause_s)
-            try:
-                await self._transport.refresh()
-                await self._listeners.refresh()
-                pause_s = _REFRESH_S
-            except TmaError as error:
-                _LOG.warning("A renewal failed and is tried again: %s", error.message)
-                pause_s = _RETRY_S
+    async def _sign_crls(self) -> float:
+        await self._central.status.run()
+        return 0
+
+    async def _forget_kept(self) -> float:
+        await self._kept.purge()
+        return _PURGE_S
+
+    async def _finish_open(self) -> float:
+        """Take up what a full disk or a lost commit left open while central lived on."""
+        await self._issuance.recover()
+        return _FINISH_OPEN_S
+
+    async def _refresh(self) -> float:
+        await self._transport.refresh()
+        await self._listeners.refresh()
+        return _REFRESH_S
 
 
 def _signer(key: ec.EllipticCurvePrivateKey) -> Signer:

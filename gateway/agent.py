@@ -26,7 +26,6 @@ from gateway.operator import Operator
 from gateway.recent import WatchedIssuance
 from gateway.responder import Responders
 from gateway.snapshot import HistoryState, TokenState
-from gateway.steady import repeat
 from gateway.token_watch import TokenWatch
 from gateway.validation import GatewayStatus
 from gateway.verdict import verdict
@@ -51,6 +50,7 @@ from shared.store.vault import Vault
 from shared.system.clock import SystemClock
 from shared.system.files import private_directory
 from shared.system.processes import hold_lock
+from shared.system.steady import repeat
 from shared.validation.routes import routes as validation_routes
 from shared.web import app, console
 from shared.web.auth import Authenticator

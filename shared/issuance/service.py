@@ -122,16 +122,25 @@ class IssuanceService:
         Signing the identical TBS again is allowed; what is voided counts as signed, because
         nobody can know. Raises UnavailableError while the token is not ready.
         """
-        finished = voided = 0
-        for intent in await self._ledger.open_intents():
-            if intent.intent_id in self._live:
-                continue
-            reason = await self._finish_again(intent)
-            if reason is not None:
-                await self._ledger.void(intent, reason)
-            finished += reason is None
-            voided += reason is not None
-        return finished, voided
+        abandoned = {
+            intent.intent_id: intent
+            for intent in await self._ledger.open_intents()
+            if intent.intent_id not in self._live
+        }
+        if not abandoned:
+            return 0, 0
+        self._live |= abandoned.keys()
+        try:
+            # Read again: a task may have ended between the first read and the look at ``_live``.
+            still_open = {intent.intent_id for intent in await self._ledger.open_intents()}
+            reasons = [
+                await self._finish_again(intent)
+                for name, intent in abandoned.items()
+                if name in still_open
+            ]
+        finally:
+            self._live -= abandoned.keys()
+        return reasons.count(None), len(reasons) - reasons.count(None)
 
     async def drained(self) -> None:
         """Wait for what is under way; used at shutdown after the listeners are closed."""
@@ -171,7 +180,14 @@ class IssuanceService:
             raise
 
     async def _finish_again(self, intent: Intent) -> str | None:
-        """Decide and finish what a crash left; give the reason if it must be voided instead."""
+        """Decide and finish what was left open, or void it and give the reason."""
+        reason = await self._obstacle(intent)
+        if reason is not None:
+            await self._ledger.void(intent, reason)
+        return reason
+
+    async def _obstacle(self, intent: Intent) -> str | None:
+        """Finish an intent; give what keeps it from being finished for good."""
         outcome = self._decide(intent.request, self._clock.now())
         if isinstance(outcome, Refusal):
             return outcome.message

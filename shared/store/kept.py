@@ -1,6 +1,5 @@
 """What is kept for a retry: server-made keys for minutes, answers by Idempotency-Key for days."""
 
-import asyncio
 from dataclasses import dataclass
 
 from sqlalchemy import bindparam, delete, select, update
@@ -17,7 +16,6 @@ from shared.store.transaction import Transaction
 _TABLE = key_envelope.name
 _KEY_US = 15 * 60 * US_PER_SECOND
 _ANSWER_US = 30 * 24 * 3600 * US_PER_SECOND
-_PURGE_S = 60
 _SECRET_BYTES_MAX = 256 * 1024
 
 _THIS_KEY = key_envelope.c.name == bindparam("this")
@@ -171,12 +169,6 @@ class Kept:
         await self._database.writer.run(
             lambda transaction: transaction.execute(_KEEP_ANSWER, parameters)
         )
-
-    async def run(self) -> None:
-        """Forget what is over each minute, until cancelled."""
-        while True:
-            await self.purge()
-            await asyncio.sleep(_PURGE_S)
 
     async def purge(self) -> None:
         """Drop the keys whose time is over, and answers and counts after 30 days."""

@@ -84,7 +84,7 @@ def test_the_gateway_listener_does_not_know_it(fleet: Fleet, impostor: Path):
     """The join listener asks for no certificate; one of a device gives no identity there."""
     request = f"GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode()
     answer = _speak(fleet.ports.joining, impostor, request)
-    assert not answer.startswith(b"HTTP/1.1 2")
+    assert answer.startswith(b"HTTP/1.1 4")
 
 
 def test_the_gateway_is_still_online(fleet: Fleet, impostor: Path):

@@ -7,7 +7,8 @@ anything, or do its work and then lose the answer, as a dying disk, database or 
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,8 @@ class WatchedKey:
         self._ledger = ledger
         self._faults = faults
         self.signed: dict[str, bytes] = {}
+        self.uses = 0
+        self.meanwhile: Callable[[], Awaitable[object]] | None = None
 
     async def sign(
         self, document: bytes, purpose: Purpose, *, priority: Priority, reference: str
@@ -125,6 +128,9 @@ class WatchedKey:
         if self._faults.strikes(key, "signer refuses"):
             raise TokenUnavailableError("The token is away.")
         self.signed[intent.serial] = document
+        self.uses += 1
+        if self.meanwhile:
+            await self.meanwhile()
         signature = await self._key.sign(document, purpose, priority=priority, reference=reference)
         if self._faults.strikes(key, "signer loses its answer"):
             raise OutcomeUnknownError("The daemon died after it was asked.")
@@ -188,8 +194,23 @@ def test_every_fault_at_once(tmp_path: Path):
     asyncio.run(_journey(tmp_path / "gateway.db", list(FAULTS)))
 
 
-async def _journey(path: Path, plan: list[str]) -> None:
-    faults = Faults({f"k:{number}": fault for number, fault in enumerate(plan)})
+def test_recovery_leaves_running_requests_alone(tmp_path: Path):
+    """It runs again and again beside the line; the key is used once all the same."""
+
+    async def journey() -> None:
+        async with _line(tmp_path / "gateway.db", Faults({})) as (database, _ledger, key, service):
+            key.meanwhile = service.recover
+            answers = await service.issue_many(list(_requests(4)))
+            assert len(await _check(database, answers, key)) == 4
+            assert key.uses == 4
+
+    asyncio.run(journey())
+
+
+@asynccontextmanager
+async def _line(
+    path: Path, faults: Faults
+) -> AsyncIterator[tuple[Database, FaultyLedger, WatchedKey, IssuanceService]]:
     sink, clock = Outbox.of_gateway("gw-01", "test"), ManualClock()
     async with open_database(path, sink=sink, clock=clock) as database:
         await database.writer.run(_admit)
@@ -199,6 +220,12 @@ async def _journey(path: Path, plan: list[str]) -> None:
         service = IssuanceService(
             profiles=rules, keys=rules, ledger=ledger, clock=clock, random=os.urandom
         )
+        yield database, ledger, key, service
+
+
+async def _journey(path: Path, plan: list[str]) -> None:
+    faults = Faults({f"k:{number}": fault for number, fault in enumerate(plan)})
+    async with _line(path, faults) as (database, ledger, key, service):
         wishes = list(_requests(len(plan)))
         first = await service.issue_many(wishes)
         await _check(database, first, key)
