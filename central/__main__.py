@@ -106,7 +106,7 @@ def revoke(
 
     Central's OCSP shows it at once, the gateway's CRL as soon as the gateway has heard of it.
     """
-    order = terminal.order(orders.RevokeOrder, serial=serial, reason=reason)
+    order = terminal.order(console.RevokeOrder, serial=serial, reason=reason)
     answer = _ask(context, "POST", "/revoke", order)
     out.print(f"Certificate {answer['serial']} is now: {answer['status']}.")
 

@@ -6,11 +6,9 @@ from aiohttp import web
 from pydantic import Field
 
 from shared.sync.join import GATEWAY_NAME_PATTERN
-from shared.web.console import Order, command, read_order
+from shared.web.console import Name, Order, RevokeOrder, Text, command, read_order
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 GatewayName = Annotated[str, Field(pattern=GATEWAY_NAME_PATTERN)]
-Text = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class InviteOrder(Order):
@@ -33,13 +31,6 @@ class StationOrder(Order):
     role: Literal["station", "admin", "auditor"] = "station"
     profiles: Annotated[tuple[Text, ...], Field(min_length=1, max_length=64)] = ("*",)
     days: Annotated[int, Field(ge=1, le=3650)] = 365
-
-
-class RevokeOrder(Order):
-    """Revoke a certificate, wherever it was issued; ``serial`` is hex."""
-
-    serial: Text
-    reason: Text = "unspecified"
 
 
 class Console(Protocol):

@@ -109,7 +109,7 @@ def revoke(
     ] = "unspecified",
 ) -> None:
     """Revoke a certificate of this gateway for good; works without a link and without the token."""
-    order = terminal.order(orders.RevokeOrder, serial=serial, reason=reason)
+    order = terminal.order(console.RevokeOrder, serial=serial, reason=reason)
     _print_certificate(_ask(context, "POST", "/revoke", order))
 
 

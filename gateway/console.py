@@ -8,10 +8,7 @@ from pydantic import Field
 
 from gateway.snapshot import LineState, Snapshot
 from gateway.verdict import verdict
-from shared.web.console import Order, command, read_order
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Text = Annotated[str, Field(min_length=1, max_length=256)]
+from shared.web.console import Name, Order, RevokeOrder, Text, command, read_order
 
 
 class LineOrder(Order):
@@ -27,13 +24,6 @@ class StationOrder(Order):
     name: Name
     profiles: Annotated[tuple[Text, ...], Field(min_length=1, max_length=64)] = ("*",)
     days: Annotated[int, Field(ge=1, le=3650)] = 365
-
-
-class RevokeOrder(Order):
-    """Revoke a certificate of this gateway; ``serial`` is hex."""
-
-    serial: Text
-    reason: Text = "unspecified"
 
 
 class HoldOrder(Order):

@@ -10,10 +10,10 @@ import pwd
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from aiohttp import ClientConnectorError, ClientSession, ClientTimeout, UnixConnector, web
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.kernel.errors import BadRequestError, ForbiddenError, Kind, TmaError
 from shared.system.processes import listen_private, peer_uid
@@ -43,6 +43,18 @@ class Order(BaseModel):
     """The body of a command: what is not named in it is refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+#: Names of stations, and sentences of people.
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Text = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class RevokeOrder(Order):
+    """Revoke a certificate that this box knows; ``serial`` is hex."""
+
+    serial: Text
+    reason: Text = "unspecified"
 
 
 OrderT = TypeVar("OrderT", bound=Order)
