@@ -7,6 +7,7 @@ from typing import Protocol
 from shared.kernel.clock import Instant
 from shared.pki.certificates import Issuer
 from shared.pki.plan import Plan
+from shared.policy.device import DeviceRecord
 from shared.policy.grant import Grant
 from shared.policy.profile import Profile
 from shared.policy.request import EnrollmentRequest
@@ -103,6 +104,14 @@ class Profiles(Protocol):
 
     def last_contact_us(self) -> int | None:
         """When central last proved that it knows this gateway, UTC µs; None at central."""
+        ...
+
+
+class Devices(Protocol):
+    """The device records that are held here."""
+
+    async def record(self, serial: str) -> DeviceRecord | None:
+        """Find what is known of a device."""
         ...
 
 

@@ -8,10 +8,11 @@ loses a certificate nor issues one that nobody remembers.
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.issuance.ports import (
     CertificateRecord,
+    Devices,
     Intent,
     IssuingKey,
     IssuingKeys,
@@ -36,7 +37,7 @@ from shared.kernel.errors import (
 from shared.kernel.ids import Random, random_serial, serial_text, uuid7
 from shared.pki import certificates
 from shared.pki.plan import Plan
-from shared.policy.decide import Circumstances, Refusal, decide
+from shared.policy.decide import Circumstances, Refusal, decide, unknown_device
 from shared.policy.request import EnrollmentRequest, Operation
 
 #: How long an equal request is answered with the same certificate: without and with a key.
@@ -74,13 +75,15 @@ class IssuanceService:
         ledger: Ledger,
         clock: Clock,
         random: Random,
+        devices: Devices | None = None,
     ) -> None:
-        """Take the ports; nothing is read or started here."""
+        """Take the ports; nothing is read or started here. ``devices`` None: none are known."""
         self._profiles = profiles
         self._keys = keys
         self._ledger = ledger
         self._clock = clock
         self._random = random
+        self._devices = devices
         self._running: dict[str, asyncio.Task[Issued]] = {}
         self._live: set[str] = set()  # intents that a task of this process works on
 
@@ -147,6 +150,7 @@ class IssuanceService:
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     async def _issue(self, request: EnrollmentRequest, identity: _Identity) -> Issued:
+        request = await self._with_record(request)
         now = self._clock.now()
         plan = self._decide(request, now)
         if isinstance(plan, Refusal):
@@ -210,7 +214,16 @@ class IssuanceService:
         record = await self._ledger.complete(intent, der)
         return Issued(der, record.ca_id, record.serial, replayed=False)
 
+    async def _with_record(self, request: EnrollmentRequest) -> EnrollmentRequest:
+        """Add what is known of the device: rules may demand it, and take values from it."""
+        if self._devices is None or request.device is None:
+            return request
+        record = await self._devices.record(request.device)
+        return request if record is None else replace(request, record=record)
+
     def _decide(self, request: EnrollmentRequest, now: Instant) -> Plan | Refusal:
+        if request.known_devices_only and request.record is None:
+            return unknown_device(request)
         issuer = self._keys.active(request.profile).issuer
         circumstances = Circumstances(
             now=now, issuer=issuer.limits, last_contact_us=self._profiles.last_contact_us()

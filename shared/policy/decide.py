@@ -83,6 +83,16 @@ def decide(
     )
 
 
+def unknown_device(request: EnrollmentRequest) -> Refusal:
+    """Refuse a device of which no record is held, where only known ones may enroll."""
+    return Refusal(
+        "device.known",
+        _excerpt(request.device),
+        f"The device {_excerpt(request.device)} is not known here.",
+        "Import its device record at central, and let the gateway hear of it.",
+    )
+
+
 def _check_grant(
     grant: Grant, profile: Profile, request: EnrollmentRequest, circumstances: Circumstances
 ) -> None:

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from shared.pki.names import SERIAL_NUMBER
 from shared.pki.plan import AltName, NameAttribute
+from shared.policy.device import DeviceRecord
 
 
 class Operation(StrEnum):
@@ -23,6 +24,9 @@ class EnrollmentRequest:
     ``public_key`` is a DER SubjectPublicKeyInfo; ``replaces`` is (ca_id, serial text).
     ``idempotency_key`` is what the client sent, already scoped to principal and route; None means
     that the key is computed from the content (design.md §3).
+    ``record`` is what is known of the device: the issuance core looks it up, no front end does.
+    ``known_devices_only``: without a record it is refused. ``code`` is the SHA-256 of the one-time
+    code that this request spends. The three are no part of what makes two requests equal.
     """
 
     operation: Operation
@@ -39,6 +43,9 @@ class EnrollmentRequest:
     replaces: tuple[str, str] | None = None
     test: bool = False
     idempotency_key: str | None = None
+    record: DeviceRecord | None = None
+    known_devices_only: bool = False
+    code: bytes | None = None
 
     @property
     def device(self) -> str | None:

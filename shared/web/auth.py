@@ -144,7 +144,13 @@ class Authenticator:
         evidence = _bearer(request) or _peer_certificate(request)
         if evidence is None:
             raise UnauthenticatedError("The request carries no token and no client certificate.")
-        kind, secret = evidence
+        return await self.judge(request, *evidence)
+
+    async def judge(self, request: web.Request, kind: str, secret: bytes) -> Principal:
+        """Authenticate by a secret that the caller found; ``kind`` is "token" or names another.
+
+        Raises as ``principal``.
+        """
         digest = hashlib.sha256(secret).digest()
         now_us = self._clock.now().utc_us
         known = self._known.get(digest)

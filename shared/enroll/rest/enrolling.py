@@ -8,6 +8,7 @@ from aiohttp import web
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from shared.enroll.refusing import Refusing
 from shared.enroll.rest import documents
 from shared.enroll.rest.content import Wish, enrollment, renewal, signing_request
 from shared.enroll.rest.finding import find
@@ -21,7 +22,6 @@ from shared.enroll.rest.models import (
     RenewAttributes,
 )
 from shared.enroll.rest.ports import RestPorts
-from shared.enroll.rest.refusing import Refusing
 from shared.enroll.rest.rendering import Certified, resource, without_key
 from shared.enroll.rest.scope import Scope, scope_of
 from shared.enroll.rest.server_keys import ServerKeys

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from shared.enroll.refusing import Refusals
 from shared.issuance.ports import CertificateRecord, IssuingKeys
 from shared.issuance.service import Issued
 from shared.kernel.clock import Clock
@@ -40,14 +41,6 @@ class Status(Protocol):
         self, ca_id: str, serial: str, hold_id: str, actor: str
     ) -> CertificateRecord:
         """Release one hold id."""
-        ...
-
-
-class Refusals(Protocol):
-    """Where a refusal that never reached the issuance core becomes an event (the ledger)."""
-
-    async def refuse(self, request: EnrollmentRequest, rule: str, value: str, why: str) -> None:
-        """Emit ``enrollment.refused``."""
         ...
 
 

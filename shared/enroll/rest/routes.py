@@ -7,9 +7,11 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel
 
+from shared.enroll.refusing import Refusing
 from shared.enroll.rest import documents, openapi
 from shared.enroll.rest.catalogue import Catalogue
 from shared.enroll.rest.certificates import FILTERS, Certificates
+from shared.enroll.rest.content import PROTOCOL
 from shared.enroll.rest.enrolling import Enrolling
 from shared.enroll.rest.models import (
     Batch,
@@ -20,7 +22,6 @@ from shared.enroll.rest.models import (
     RevokeAttributes,
 )
 from shared.enroll.rest.ports import RestPorts
-from shared.enroll.rest.refusing import Refusing
 from shared.enroll.rest.rendering import BASE
 from shared.web.pages import Pages
 from shared.web.throttle import Throttle
@@ -44,7 +45,7 @@ class Route:
 
 def routes(ports: RestPorts, pages: Pages | None = None) -> list[web.RouteDef]:
     """Give every route below ``/api/v2.0``; with ``pages`` also ``/docs`` for people."""
-    refusing = Refusing(ports.refusals, Throttle(ports.clock, burst=60, period_s=3600))
+    refusing = Refusing(PROTOCOL, ports.refusals, Throttle(ports.clock, burst=60, period_s=3600))
     table = _table(ports, refusing)
     document = openapi.document(table)
     encoded = documents.encode(document)
