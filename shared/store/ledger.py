@@ -1,7 +1,7 @@
 """The ledger: serials, intents and certificates of what this box issues (design.md §3).
 
 Implements ``shared.issuance.ports.Ledger``. Each call is one unit of the writer; what can be
-computed before is computed before, because all units share one thread.
+computed before is computed before, because all units share one writer.
 """
 
 import hashlib
@@ -91,17 +91,17 @@ class SqlLedger:
         """
         self._database.reserve.require_room()
         row = _intent_row(intent)
-        return await self._run(lambda tx: _intend(tx, intent, row))
+        return await self._run(lambda tx: _intend(tx, intent, row), brief=True)
 
     async def complete(self, intent: Intent, der: bytes) -> CertificateRecord:
         """Release the one DER, with its event; raises ConflictError when fenced."""
         row = _certificate_row(intent) | {"der": der, "sha256": hashlib.sha256(der).hexdigest()}
         body = _issued_body(intent, der)
-        return await self._run(lambda tx: _complete(tx, intent, row, body))
+        return await self._run(lambda tx: _complete(tx, intent, row, body), brief=True)
 
     async def release(self, intent: Intent) -> None:
         """Drop an intent whose key was surely not used; its unit returns to the grant."""
-        await self._run(lambda tx: _release(tx, intent))
+        await self._run(lambda tx: _release(tx, intent), brief=True)
 
     async def void(self, intent: Intent, reason: str) -> None:
         """Count an intent as signed; one that is no longer open stays what it became."""

@@ -68,8 +68,8 @@ class Outbox:
         self._gateway = gateway
         self._books = books
         self._chains: dict[str, _Chain] = {}
-        #: Called on the writer's thread with the peer for whom there is something new; whoever
-        #: looks into the tables then queues behind the transaction that wrote it.
+        #: Called inside the writer's transaction, in its thread or on the loop, with the peer for
+        #: whom there is something new; whoever looks then queues behind that transaction.
         self.wake: Callable[[str], object] = lambda _peer: None
 
     @classmethod

@@ -1,7 +1,11 @@
-"""The one writer: a thread with a plain connection that commits many units at once (design.md §7).
+"""The one writer: a plain connection that commits many units at once (design.md §7).
 
 ``synchronous=FULL`` makes each commit one fsync, the slowest thing on the box; so units that wait
 share one commit. A unit's answer leaves only after the commit that holds it.
+
+A thread runs the groups, for a disk may take seconds. But waking it and being woken by it costs
+more CPU than a fast disk's fsync: while commits take a millisecond or two, a small group of brief
+units is run and committed on the loop itself. One slow commit sends the next ones to the thread.
 """
 
 import asyncio
@@ -10,6 +14,8 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,13 +37,19 @@ _LOG = logging.getLogger(__name__)
 
 GROUP_UNITS_MAX = 256
 QUEUE_UNITS_MAX = 8_192
+#: What the loop may do itself: this many brief units, while a commit takes no longer than this.
+BRIEF_UNITS_MAX = 32
+QUICK_COMMIT_S = 0.002
+_SMOOTHING = 8  # commits over which their duration is averaged
+_IN_A_ROW_MAX = 64  # then one goes to the thread, where the write-ahead log may be folded back
 _LOCK_WAIT_S = 5
+_FOLD_PAGES = 4_000  # of 4 KiB; what changes often is folded back once
 _PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
     "foreign_keys=ON",
     "temp_store=MEMORY",  # savepoints copy pages: not into a file
-    "wal_autocheckpoint=4000",  # pages of 4 KiB; what changes often is folded back once
+    f"wal_autocheckpoint={_FOLD_PAGES}",
     "journal_size_limit=33554432",
 )
 
@@ -45,6 +57,7 @@ _PRAGMAS = (
 class _Job(NamedTuple):
     unit: Unit[Any]
     future: asyncio.Future[Any]
+    brief: bool
 
 
 class _Outcome(NamedTuple):
@@ -54,9 +67,13 @@ class _Outcome(NamedTuple):
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the database for writing."""
+    """Open the database for writing; one thread at a time may use the connection."""
     connection = sqlite3.connect(
-        path, timeout=_LOCK_WAIT_S, isolation_level=None, cached_statements=512
+        path,
+        timeout=_LOCK_WAIT_S,
+        isolation_level=None,
+        cached_statements=512,
+        check_same_thread=False,
     )
     configure(connection)
     return connection
@@ -90,20 +107,27 @@ class Writer:
         self._random = random
         self._relieve = relieve
         self._connection: Connection | None = None
-        self._jobs: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
-        self._gathered: list[_Job] = []
-        self._waiting = 0  # touched on the loop only
-        self._closed = False
+        self._on_loop = False  # how the connection is set up: for the loop or for the thread
+        self._commit_s = 2 * QUICK_COMMIT_S  # average; a disk is slow until it proves otherwise
+        self._in_a_row = 0
+        # Touched on the loop only: what waits, its number with what runs, who has the connection.
+        self._jobs: deque[_Job] = deque()
+        self._waiting = 0
+        self._thread_works = self._closed = False
+        self._groups: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
 
-    async def run(self, unit: Unit[Result]) -> Result:
+    async def run(self, unit: Unit[Result], *, brief: bool = False) -> Result:
         """Run a unit and give its result once it is durable.
 
         Raises what the unit raised (nothing of it is kept), StorageFullError, UnavailableError
         (nothing happened), OutcomeUnknownError (it may have happened: ask with the same key).
         A caller that is cancelled leaves the unit to finish.
+
+        ``brief`` says that it is a few statements on a few rows, and nothing else: such a unit may
+        run on the loop. All others run in the writer's thread.
         """
         if self._closed:
             raise UnavailableError("The database is being closed.", retry_after_s=5)
@@ -111,47 +135,70 @@ class Writer:
             raise UnavailableError("Too many changes wait for the disk.", retry_after_s=1)
         future: asyncio.Future[Result] = self._loop.create_future()
         self._waiting += 1
-        if not self._gathered:
-            self._loop.call_soon(self._hand_over)
-        self._gathered.append(_Job(unit, future))
+        if not self._jobs and not self._thread_works:
+            self._loop.call_soon(self._take_turn)  # with all that this turn of the loop asks for
+        self._jobs.append(_Job(unit, future, brief))
         return await future
 
     async def close(self) -> None:
         """Finish what waits, then close the connection; SQLite checkpoints the WAL with it."""
         if not self._closed:
             self._closed = True
-            self._hand_over()
-            self._jobs.put(None)
+            while self._jobs:
+                self._groups.put(self._next(GROUP_UNITS_MAX))
+            self._groups.put(None)
         await asyncio.to_thread(self._thread.join)
 
+    def _take_turn(self) -> None:
+        """Run the next group here or have it run, in the order in which the units were given."""
+        if not self._jobs or self._thread_works:
+            return
+        group = self._next(BRIEF_UNITS_MAX, brief=True) if self._may_commit_here() else []
+        outcomes = self._commit_here(group) if group else None
+        if outcomes is None:
+            self._in_a_row = 0
+            self._thread_works = True
+            self._groups.put(group or self._next(GROUP_UNITS_MAX))
+            return
+        self._answer(outcomes)
+        if self._jobs:
+            self._loop.call_soon(self._take_turn)
+
+    def _next(self, count_max: int, *, brief: bool = False) -> list[_Job]:
+        """Take jobs from the front of the queue; with ``brief`` up to the first that is not."""
+        group: list[_Job] = []
+        while self._jobs and len(group) < count_max and (self._jobs[0].brief or not brief):
+            group.append(self._jobs.popleft())
+        return group
+
+    def _may_commit_here(self) -> bool:
+        """Tell if the disk was quick of late, and the thread had its turn to fold the log back."""
+        return (
+            self._connection is not None
+            and self._commit_s < QUICK_COMMIT_S
+            and self._in_a_row < _IN_A_ROW_MAX
+        )
+
+    def _commit_here(self, group: list[_Job]) -> list[_Outcome] | None:
+        """Run a group on the loop; None if it cannot begin at once: the thread can wait."""
+        try:
+            transaction = self._begin(on_loop=True)
+        except Exception:  # noqa: BLE001 - the thread will meet it again, and answer
+            return None
+        self._in_a_row += 1
+        return self._commit(group, transaction)
+
     def _work(self) -> None:
-        while (group := self._next_group()) is not None:
+        while (group := self._groups.get()) is not None:
             outcomes = self._commit(group)
-            self._loop.call_soon_threadsafe(self._answer, outcomes)
+            self._loop.call_soon_threadsafe(self._go_on, outcomes)
         self._disconnect()
 
-    def _hand_over(self) -> None:
-        """Give the thread all that one turn of the loop asked for.
-
-        Woken for each single unit, it would fight the loop for the interpreter lock: a fifth of
-        the CPU of an issue, and smaller groups.
-        """
-        gathered, self._gathered = self._gathered, []
-        for start in range(0, len(gathered), GROUP_UNITS_MAX):
-            self._jobs.put(gathered[start : start + GROUP_UNITS_MAX])
-
-    def _next_group(self) -> list[_Job] | None:
-        """Wait for jobs and take along those that came meanwhile; None at the end."""
-        group: list[_Job] = []
-        while not group or (len(group) < GROUP_UNITS_MAX and not self._jobs.empty()):
-            jobs = self._jobs.get()
-            if jobs is None:
-                if not group:
-                    return None
-                self._jobs.put(None)
-                break
-            group += jobs
-        return group
+    def _go_on(self, outcomes: list[_Outcome]) -> None:
+        """Answer what the thread did, and give it or the loop the next group."""
+        self._thread_works = False
+        self._answer(outcomes)
+        self._take_turn()
 
     def _answer(self, outcomes: list[_Outcome]) -> None:
         self._waiting -= len(outcomes)
@@ -163,13 +210,14 @@ class Writer:
             else:
                 future.set_exception(error)
 
-    def _commit(self, group: list[_Job]) -> list[_Outcome]:
+    def _commit(self, group: list[_Job], transaction: Transaction | None = None) -> list[_Outcome]:
         """Run the group in one transaction; if that is lost, no unit of it is answered as done."""
-        transaction = None
         try:
-            transaction = self._begin()
+            transaction = transaction or self._begin(on_loop=False)
             outcomes = self._run_all(transaction, group)
+            began = time.perf_counter()
             transaction.run_sql("COMMIT")
+            self._commit_s += (time.perf_counter() - began - self._commit_s) / _SMOOTHING
         except BaseException as error:  # noqa: BLE001 - whoever waits must get an answer
             cause = error.__cause__ or error
             self._start_over(transaction)
@@ -180,9 +228,16 @@ class Writer:
             return [_Outcome(job.future, None, failure) for job in group]
         return outcomes
 
-    def _begin(self) -> Transaction:
+    def _begin(self, *, on_loop: bool) -> Transaction:
         if self._connection is None:
             self._connection = self._connect()
+            self._on_loop = False
+        if self._on_loop is not on_loop:
+            wait_ms = int(_LOCK_WAIT_S * 1_000)
+            # The loop waits for no lock and copies no pages back from the write-ahead log.
+            self._connection.execute(f"PRAGMA busy_timeout={0 if on_loop else wait_ms}")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint={0 if on_loop else _FOLD_PAGES}")
+            self._on_loop = on_loop
         self._connection.execute("BEGIN IMMEDIATE")
         return Transaction(self._connection, self._sink, self._clock.now(), self._random)
 
