@@ -150,6 +150,27 @@ def gateway_end(
     out.print(f"Gateway {escape(name)} is ended.")
 
 
+@gateway_app.command("command")
+def gateway_command(
+    context: typer.Context,
+    name: GatewayName,
+    command: Annotated[str, typer.Argument(help="renew-identity, renew-authority or sign-crl.")],
+    within_hours: Annotated[
+        int, typer.Option(help="Hours in which the gateway must hear of it; else it does nothing.")
+    ] = 7 * 24,
+) -> None:
+    """Have a gateway do one thing as soon as it is connected; the audit log has its answer.
+
+    renew-identity: new keys and certificate for the link, the old one is revoked.
+    renew-authority: a new issuing CA in its token; the old one keeps its CRL and OCSP.
+    sign-crl: a fresh CRL for each of its CAs.
+    """
+    order = terminal.order(
+        orders.CommandOrder, name=name, command=command, within_hours=within_hours
+    )
+    typer.echo(_ask(context, "POST", "/gateways/command", order)["command_id"])
+
+
 @station_app.command("add")
 def station_add(
     context: typer.Context,

@@ -24,6 +24,14 @@ class EndOrder(Order):
     reason: Text
 
 
+class CommandOrder(Order):
+    """Have a gateway do one thing; if it hears of it too late, it does not."""
+
+    name: GatewayName
+    command: Literal["renew-identity", "renew-authority", "sign-crl"]
+    within_hours: Annotated[int, Field(ge=1, le=24 * 366)] = 7 * 24
+
+
 class StationOrder(Order):
     """Make a station; its token ends after ``days``."""
 
@@ -46,6 +54,10 @@ class Console(Protocol):
 
     async def end_gateway(self, name: str, reason: str, actor: str) -> None:
         """End a gateway; raises NotFoundError."""
+        ...
+
+    async def command_gateway(self, order: CommandOrder, actor: str) -> str:
+        """Order one thing of a gateway; gives the command's id; raises NotFoundError."""
         ...
 
     async def add_station(self, order: StationOrder, actor: str) -> str:
@@ -79,6 +91,10 @@ def routes(console: Console) -> list[web.AbstractRouteDef]:
         order = await read_order(request, EndOrder)
         return await console.end_gateway(order.name, order.reason, actor)
 
+    async def command_gateway(request: web.Request, actor: str) -> Any:
+        order = await read_order(request, CommandOrder)
+        return {"command_id": await console.command_gateway(order, actor)}
+
     async def add_station(request: web.Request, actor: str) -> Any:
         order = await read_order(request, StationOrder)
         return {"token": await console.add_station(order, actor)}
@@ -97,6 +113,7 @@ def routes(console: Console) -> list[web.AbstractRouteDef]:
         web.post("/gateways", command(invite)),
         web.get("/gateways", command(gateways)),
         web.post("/gateways/end", command(end_gateway)),
+        web.post("/gateways/command", command(command_gateway)),
         web.post("/stations", command(add_station)),
         web.get("/stations", command(stations)),
         web.delete("/stations/{name}", command(revoke_station)),

@@ -3,11 +3,11 @@
 from typing import Any
 
 from central.authority.join import Joining, revoke_transport
-from central.console import StationOrder
+from central.console import CommandOrder, StationOrder
 from central.core import Core
 from central.inventory import audit, conflicts
 from central.inventory.reads import Inventory
-from central.sync import fleet
+from central.sync import directives, fleet
 from central.transport import Transport
 from shared.issuance.ports import CertificateRecord
 from shared.kernel.clock import US_PER_SECOND
@@ -18,7 +18,8 @@ from shared.store.transaction import Transaction
 from shared.web.auth import Authenticator, new_token
 from shared.web.pages import utc_text
 
-_DAY_US = 24 * 3600 * US_PER_SECOND
+_HOUR_US = 3600 * US_PER_SECOND
+_DAY_US = 24 * _HOUR_US
 
 
 class Operations:
@@ -83,6 +84,22 @@ class Operations:
 
         await self._central.storage.database.writer.run(unit)
         await self._transport.shut_out(name)
+
+    async def command_gateway(self, order: CommandOrder, actor: str) -> str:
+        """Order one thing of a gateway; gives the id under which the audit log has its answer."""
+
+        def unit(transaction: Transaction) -> str:
+            if fleet.find(transaction, order.name).state != fleet.ACTIVE:
+                raise ConflictError(f"The gateway {order.name} is not active.")
+            not_after_us = transaction.now.utc_us + order.within_hours * _HOUR_US
+            command_id = directives.order_command(
+                transaction, order.name, order.command, not_after_us, actor
+            )
+            detail = {"command": order.command, "command_id": command_id}
+            audit.add(transaction, actor, "gateway.commanded", order.name, detail)
+            return command_id
+
+        return await self._central.storage.database.writer.run(unit)
 
     async def add_station(self, order: StationOrder, actor: str) -> str:
         """Make a station; gives its token, which is kept as a hash only."""

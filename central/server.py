@@ -15,6 +15,7 @@ from central import core
 from central.admin.routes import routes as admin_routes
 from central.authority.join import Joined, Joining
 from central.authority.join_routes import routes as join_routes
+from central.authority.renewals import Renewals
 from central.authority.responders import CentralValidation
 from central.config import CentralSettings
 from central.core import VERSION, Core
@@ -50,6 +51,7 @@ _PRODUCT = "TMA Edge Central"
 _REFRESH_S = 3600
 _PURGE_S = 60
 _FINISH_OPEN_S = 30
+_RENEWALS_S = 2
 _PAGE_PACKAGES = ("central.admin", "shared.enroll.rest")
 
 
@@ -125,6 +127,16 @@ class Server:
             random=os.urandom,
             joined=self._joined,
         )
+        self._renewals = Renewals(
+            database=database,
+            hierarchy=central.hierarchy,
+            vault=central.vault,
+            organization=central.settings.authority.organization,
+            issue_days=central.settings.authority.issue_days,
+            clock=clock,
+            random=os.urandom,
+            accept=self._listeners.accept,
+        )
         self._operations = Operations(
             central,
             joining=self._joining,
@@ -161,6 +173,7 @@ class Server:
                     repeat("CRLs are signed", self._sign_crls),
                     repeat("What was kept for retries is forgotten", self._forget_kept),
                     repeat("Open requests are finished", self._finish_open),
+                    repeat("What gateways ask for is certified", self._renew_gateways),
                     repeat("Identities and the transport CRL are renewed", self._refresh),
                 )
             ]
@@ -277,6 +290,11 @@ class Server:
         """Take up what a full disk or a lost commit left open while central lived on."""
         await self._issuance.recover()
         return _FINISH_OPEN_S
+
+    async def _renew_gateways(self) -> float:
+        await self._renewals.certify_waiting()
+        await self._transport.follow_adopted()
+        return _RENEWALS_S
 
     async def _refresh(self) -> float:
         await self._transport.refresh()

@@ -9,12 +9,14 @@ from functools import partial
 from central.authority import plans
 from central.authority.hierarchy import record
 from central.core import Core
+from central.sync import fleet
 from central.sync.listener import Listener
 from shared.kernel.clock import US_PER_SECOND
 from shared.kernel.ids import Random
 from shared.mqtt.link import BrokerAddress, Link
 from shared.mqtt.session import subscription
 from shared.pki import formats
+from shared.store import facts
 from shared.web.tls import load_identity
 
 _LOG = logging.getLogger(__name__)
@@ -76,6 +78,15 @@ class Transport:
             self.listener.remove(name)
         await self.publish_crl()
         await self._kick(name)
+
+    async def follow_adopted(self) -> None:
+        """Let the broker and the listener follow gateways that adopted another identity."""
+        run = self._central.storage.database.writer.run
+        if self.listener is not None:
+            await self.listener.refresh_keys()
+        if await run(lambda tx: facts.get(tx, fleet.TRANSPORT_CRL_DUE)) is not None:
+            await self.publish_crl()
+            await run(lambda tx: facts.put(tx, fleet.TRANSPORT_CRL_DUE, None))
 
     async def publish_crl(self) -> None:
         """Sign the transport CRL and have the broker read it."""

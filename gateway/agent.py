@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,11 +14,14 @@ from aiohttp.web import AbstractRouteDef
 
 from gateway import commands, monitor
 from gateway import console as orders
+from gateway.authority_renewal import AuthorityRenewal
 from gateway.ca_cache import Rules
 from gateway.central_responder import CentralResponder
 from gateway.config import GatewaySettings
+from gateway.errands import Errands
 from gateway.history import History
 from gateway.identity import Identity, joined_name
+from gateway.identity_renewal import IdentityRenewal
 from gateway.issuing import Authorities
 from gateway.link import CentralLink, GatewayOutbox
 from gateway.observation import Observation, Sources
@@ -180,9 +183,33 @@ class Agent:
             vault=ground.vault,
             clock=clock,
         )
+        self._identity_renewal = self._make_identity_renewal()
+        self._authority_renewal = self._make_authority_renewal()
+        self._errands = Errands(commands=self._commands(), database=database, clock=clock)
         self._observation = Observation(self._sources())
         self._recovered = 0
         self._status: StatusService
+
+    def _make_identity_renewal(self) -> IdentityRenewal:
+        ground = self._ground
+        return IdentityRenewal(
+            present=ground.identity,
+            database=ground.database,
+            vault=ground.vault,
+            clock=ground.clock,
+            adopted=self._link.renew,
+        )
+
+    def _make_authority_renewal(self) -> AuthorityRenewal:
+        ground = self._ground
+        return AuthorityRenewal(
+            gateway=ground.identity.name,
+            authorities=self._authorities,
+            client=ground.client,
+            database=ground.database,
+            clock=ground.clock,
+            adopted=self._certified,
+        )
 
     def _sources(self) -> Sources:
         ground = self._ground
@@ -249,6 +276,9 @@ class Agent:
             repeat("The OCSP responder is renewed", self._responders.step),
             repeat("Central's OCSP responder is certified", central_responder.step),
             repeat("The page's certificate is renewed", self._renew_web_identity),
+            repeat("The identity on the link is renewed", self._identity_renewal.step),
+            repeat("The issuing CA is renewed", self._authority_renewal.step),
+            repeat("Central's commands are run", self._errands.step),
             repeat("The clock is judged", self._judge_clock),
             repeat("The last contact is noted", self._rules.step),
             repeat("CRLs are signed", self._sign_crls),
@@ -342,6 +372,25 @@ class Agent:
         if types & commands.OF_STATUS:
             for key in self._authorities.own:
                 self._status.request_crl(key.issuer.ca_id)
+
+    def _commands(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        """Give what central may order by name."""
+        return {
+            "renew-identity": self._identity_renewal.ask,
+            "renew-authority": self._authority_renewal.ask,
+            "sign-crl": self._sign_own_crls,
+        }
+
+    async def _sign_own_crls(self) -> None:
+        for key in self._authorities.own:
+            await self._status.sign_crl(key.issuer.ca_id)
+
+    async def _certified(self) -> None:
+        """Let memory follow when another CA, or another certificate of it, is in force."""
+        await self._authorities.load()
+        for key in self._authorities.own:
+            self._status.add_ca(key.issuer.ca_id)
+        await self._responders.step()
 
     def _contact(self) -> None:
         self._rules.note_contact()

@@ -177,9 +177,12 @@ _SUBJECTS: Mapping[str, Callable[[Body], str]] = {
     "release": _certificate_hold,
     "crl": lambda body: body["ca_id"],
     "responder": lambda body: body["ca_id"],
+    "identity": lambda _body: "",
+    "authority": lambda body: body["ca_id"],
+    "command": lambda body: body["command_id"],
 }
 
-#: What a directive does at once; ``responder`` needs the token: gateway.central_responder.
+#: What a directive does at once; what takes more than a transaction is a gateway.standing_orders.
 _EFFECTS: Mapping[str, Callable[[Transaction, Event], None]] = {
     "bundle": _bundle,
     "grant": _put_grant,

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from sqlalchemy import select
 
 from shared.kernel.errors import ConflictError
 from shared.pki import formats, keys
+from shared.pki.signed import HASH
 from shared.store.database import Database
 from shared.store.schema import fact
 from shared.store.vault import Vault
@@ -27,6 +30,7 @@ NAME: Final = "gateway_name"
 ANSWER: Final = "join_answer"
 KEY_LABEL: Final = "authority_key_label"
 TRANSPORT, EVENT, EXCHANGE = "transport", "event", "exchange"
+SECRETS: Final = (TRANSPORT, EVENT, EXCHANGE)
 
 _BUSY_S = 5
 
@@ -71,6 +75,13 @@ class Identity:
         certificate = formats.pem([self.answer.transport_certificate]).encode()
         key = self.transport_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return certificate, key
+
+
+def csr(key: ec.EllipticCurvePrivateKey, name: str) -> bytes:
+    """Prove a key by a PKCS#10 request (DER) that bears the gateway's name."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, HASH)
+    return request.public_bytes(Encoding.DER)
 
 
 def joined_name(database_path: Path) -> str:

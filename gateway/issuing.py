@@ -40,7 +40,7 @@ class Authorities:
         """Take over what the database says; call again after a directive changed it."""
         self.rows = {row.ca_id: row for row in await self._database.read(_ALL)}
         own = [row for row in self.rows.values() if row.key_uri is not None]
-        self._keys = {row.ca_id: self._keys.get(row.ca_id) or self._key(row) for row in own}
+        self._keys = {row.ca_id: self._known(row) or self._key(row) for row in own}
         newest = max((row for row in own if row.state == "active"), key=_created, default=None)
         self._active = newest and self._keys[newest.ca_id]
 
@@ -48,6 +48,11 @@ class Authorities:
     def own(self) -> tuple[RemoteIssuingKey, ...]:
         """Every CA whose key is here."""
         return tuple(self._keys.values())
+
+    @property
+    def issuing(self) -> Any:
+        """The row of the CA that issues; None when it was ended."""
+        return self._active and self.rows[self._active.issuer.ca_id]
 
     @property
     def newest(self) -> RemoteIssuingKey:
@@ -96,6 +101,16 @@ class Authorities:
                 f"This gateway's database is {self.history.value}; it must not sign anything.",
                 remedy="Call the administrator of central, who decides how it goes on.",
             )
+
+    def _known(self, row: Any) -> RemoteIssuingKey | None:
+        """Give the key as it was loaded before, unless the CA was certified anew meanwhile."""
+        known = self._keys.get(row.ca_id)
+        same = (
+            known is not None
+            and known.issuer.chain == (row.der, *self.parents(row.parent_id))
+            and known.issuer.issue_until_us == row.issue_until
+        )
+        return known if same else None
 
     def _key(self, row: Any) -> RemoteIssuingKey:
         bases = self._status_urls

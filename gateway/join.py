@@ -10,27 +10,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
-from gateway import identity
+from gateway import certified, identity
 from gateway.ca_cache import LAST_CONTACT
 from gateway.config import GatewaySettings
 from gateway.introduction import introduce
 from gateway.version import VERSION
 from shared.hsm.client import HsmClient
-from shared.kernel.clock import Instant, utc_us_of
+from shared.kernel.clock import Instant
 from shared.kernel.errors import ConflictError, UntrustedError
 from shared.pki import chain, keys
 from shared.pki.plan import NameAttribute
-from shared.pki.signed import ALGORITHM, HASH
 from shared.store import facts
 from shared.store.database import Database
 from shared.store.outbox import Outbox
-from shared.store.schema import ca, fact
+from shared.store.schema import fact
 from shared.store.transaction import Transaction
 from shared.store.vault import Vault
 from shared.sync.join import JoinAnswer, JoinRequest, JoinToken, spki_hash
@@ -67,7 +64,7 @@ async def _join(settings: GatewaySettings, token: JoinToken, reveal: Callable[[s
         answer = await introduce(token, born.request(token))
         _check(answer, token, born, clock.now())
         await client.adopt(born.label, answer.authority)
-        await _prove(client, born.label, answer)
+        await certified.prove(client, born.label, answer.name, answer.authority)
         await database.writer.run(lambda transaction: _store(transaction, answer, born.label))
     finally:
         await client.close()
@@ -92,9 +89,9 @@ class _Born:
             name=token.name,
             secret=token.secret,
             software=VERSION,
-            transport_csr=_csr(self.transport, token.name),
-            event_csr=_csr(self.event, token.name),
-            exchange_csr=_csr(self.exchange, token.name),
+            transport_csr=identity.csr(self.transport, token.name),
+            event_csr=identity.csr(self.event, token.name),
+            exchange_csr=identity.csr(self.exchange, token.name),
             authority_csr=self.authority_csr,
         )
 
@@ -133,12 +130,6 @@ def _key_label(transaction: Transaction) -> str:
     return label
 
 
-def _csr(key: ec.EllipticCurvePrivateKey, name: str) -> bytes:
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, HASH)
-    return request.public_bytes(Encoding.DER)
-
-
 def _check(answer: JoinAnswer, token: JoinToken, born: _Born, now: Instant) -> None:
     """Believe nothing that the token's pins and our own keys do not bear out."""
     authority = x509.load_der_x509_csr(born.authority_csr).public_key()
@@ -170,55 +161,16 @@ def _hash_of(key: object) -> bytes:
     return spki_hash(keys.spki(key))
 
 
-async def _prove(client: HsmClient, label: str, answer: JoinAnswer) -> None:
-    """See that the token holds the key that central certified, before anything relies on it."""
-    proof = await client.prove(label, answer.name.encode())
-    key = x509.load_der_x509_certificate(answer.authority).public_key()
-    assert isinstance(key, ec.EllipticCurvePublicKey)  # _check saw to it
-    try:
-        key.verify(proof.signature, proof.statement, ALGORITHM)
-    except InvalidSignature as error:
-        raise UntrustedError("The token did not prove the key of the CA certificate.") from error
-
-
 def _store(transaction: Transaction, answer: JoinAnswer, label: str) -> None:
     """Become the gateway, in one commit."""
-    issuers = (*answer.authority_chain[1:], None)
-    for der, issuer in zip(answer.authority_chain, issuers, strict=True):
-        kind = "root" if issuer is None else "fleet"
-        transaction.execute(insert(ca), _row(transaction, der, issuer, kind=kind))
-    own = _row(transaction, answer.authority, answer.authority_chain[0], kind="gateway") | {
-        "gateway": answer.name,
-        "key_uri": f"hsmd:{label}",
-        "issue_until": answer.issue_until_us,
-    }
-    transaction.execute(insert(ca), own)
+    certified.store(
+        transaction,
+        answer.authority,
+        answer.authority_chain,
+        gateway=answer.name,
+        label=label,
+        issue_until_us=answer.issue_until_us,
+    )
     facts.put(transaction, identity.ANSWER, answer.encode().hex())
     facts.put(transaction, LAST_CONTACT, str(transaction.now.utc_us))
     facts.put(transaction, identity.NAME, answer.name)
-
-
-def _row(
-    transaction: Transaction, der: bytes, issuer: bytes | None, *, kind: str
-) -> dict[str, object]:
-    certificate = x509.load_der_x509_certificate(der)
-    return {
-        "ca_id": _ca_id(der),
-        "name": certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value,
-        "kind": kind,
-        "parent_id": None if issuer is None else _ca_id(issuer),
-        "gateway": None,
-        "der": der,
-        "key_uri": None,
-        "state": "active",
-        "issue_until": None,
-        "not_after": utc_us_of(certificate.not_valid_after_utc),
-        "crl_number": 0,
-        "created_at": transaction.now.utc_us,
-    }
-
-
-def _ca_id(der: bytes) -> str:
-    key = x509.load_der_x509_certificate(der).public_key()
-    assert isinstance(key, ec.EllipticCurvePublicKey)  # only such CAs exist
-    return keys.ca_id(key)

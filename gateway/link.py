@@ -100,22 +100,17 @@ class CentralLink:
         self._find = partial(_directive_key, identity.answer.directive_key)
         self._tables = SqlLink(database.writer, outbox, CENTRAL_NAME, self._apply)
         self._store = _Store(self._tables, changed)
-        end = GatewayReplicator(
-            self._name,
-            Keys(identity.signer, self._find),
-            version=VERSION,
-            random=random,
-            now=clock.now(),
-        )
+        self._random = random
+        self._tls = _tls(identity)
         address = BrokerAddress(
             identity.answer.broker_host,
             identity.answer.broker_port,
-            tls=_tls(identity),
+            tls=self._tls,
             subscription=subscription(self._name),
             presence=presence(self._name),
         )
         self._session = Session(address, clock=clock, random=random, observe=self._observe)
-        self._session.add(self._name, Wire(end, self._store))
+        self._session.add(self._name, self._wire(identity))
         self.online = False
         self.since_us = clock.now().utc_us
 
@@ -136,6 +131,23 @@ class CentralLink:
         loop = asyncio.get_running_loop()
         self._outbox.wake = lambda _peer: loop.call_soon_threadsafe(wake)
         await self._session.run()
+
+    def renew(self, identity: Identity) -> None:
+        """Begin the link anew, with another transport identity and event-signing key."""
+        load_identity(self._tls, *identity.transport_pem)
+        self._session.remove(self._name)
+        self._session.add(self._name, self._wire(identity))
+        self._session.close_link("This gateway's identity was renewed.")
+
+    def _wire(self, identity: Identity) -> Wire:
+        end = GatewayReplicator(
+            self._name,
+            Keys(identity.signer, self._find),
+            version=VERSION,
+            random=self._random,
+            now=self._clock.now(),
+        )
+        return Wire(end, self._store)
 
     def _apply(self, transaction: Transaction, event: Event) -> None:
         commands.apply(transaction, event)

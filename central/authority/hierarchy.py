@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, insert, select
 
 from central.authority import plans
 from shared.hsm.software import SoftwareIssuingKey
@@ -29,6 +29,7 @@ INFRASTRUCTURE = "_central"
 
 ROOT, FLEET, ISSUING, TRANSPORT = "root", "fleet", "issuing", "transport_root"
 _OWN = select(ca).where(ca.c.kind.in_((ROOT, FLEET, ISSUING, TRANSPORT)), ca.c.state == "active")
+_OF_GATEWAY = select(ca.c.ca_id).where(ca.c.gateway == bindparam("owner"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +212,12 @@ def store_authority(
     if parent_id is not None:
         record(transaction, parent_id, der, "ca")
     return issuer.ca_id
+
+
+def gateway_title(transaction: Transaction, gateway: str) -> str:
+    """Name a gateway's next CA; two CAs with one name would share it on their CRLs."""
+    generation = 1 + len(transaction.all(_OF_GATEWAY, {"owner": gateway}))
+    return f"Gateway CA {gateway}" + (f" G{generation}" if generation > 1 else "")
 
 
 def store_new(transaction: Transaction, vault: Vault, made: Sequence[NewAuthority]) -> None:

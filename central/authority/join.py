@@ -8,6 +8,7 @@ import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cryptography import x509
@@ -19,6 +20,7 @@ from central.authority.hierarchy import (
     INFRASTRUCTURE,
     Hierarchy,
     certify,
+    gateway_title,
     record,
     store_authority,
 )
@@ -97,6 +99,7 @@ class Joined:
 class _Signed:
     """What was signed for a newborn, and central's responder key for its CA."""
 
+    title: str
     authority: bytes
     transport: bytes
     responder_key: ec.EllipticCurvePrivateKey
@@ -175,12 +178,14 @@ class Joining:
     async def _sign(self, name: str, proven: _Proven) -> _Signed:
         now_us = self._clock.now().utc_us
         organization = self._settings.authority.organization
+        title = await self._storage.database.writer.run(partial(gateway_title, gateway=name))
         authority = plans.authority(
-            f"Gateway CA {name}", organization, proven.authority, path_length=0, now_us=now_us
+            title, organization, proven.authority, path_length=0, now_us=now_us
         )
         transport = plans.gateway_transport(name, proven.transport, now_us)
         hierarchy = self._hierarchy
         return _Signed(
+            title,
             await certify(hierarchy.fleet, authority, Purpose.CA, self._random),
             await certify(hierarchy.transport, transport, Purpose.LEAF, self._random),
             keys.generate(),
@@ -230,7 +235,7 @@ class Joining:
             store_authority(
                 transaction,
                 kind="gateway",
-                name=f"Gateway CA {name}",
+                name=signed.title,
                 der=signed.authority,
                 parent_id=self._hierarchy.fleet.issuer.ca_id,
                 gateway=name,

@@ -12,8 +12,11 @@ from cryptography.exceptions import InvalidSignature
 from sqlalchemy import bindparam, select, update
 
 from central.inventory import audit, conflicts
+from central.sync import fleet
+from shared.kernel import cbor
 from shared.kernel.clock import ClockQuality
-from shared.kernel.errors import UntrustedError
+from shared.kernel.errors import BadRequestError, UntrustedError
+from shared.pki.request import CertificationRequest
 from shared.store import certificates, counters, crls, facts
 from shared.store.schema import ca, certificate, gateway, grant_use
 from shared.store.transaction import Transaction
@@ -73,6 +76,8 @@ class Applier:
             "agent.started": self._started,
             "token.changed": self._noted,
             "history.gap": self._gap,
+            "identity.requested": self._identity_requested,
+            "authority.requested": self._authority_requested,
         }
 
     def apply(self, transaction: Transaction, event: Event) -> None:
@@ -139,6 +144,29 @@ class Applier:
             detail = {"kind": body["kind"], "why": body["detail"]}
             subject = f"{body['kind']} {body['subject']}".strip()
             self._question(transaction, "directive-failed", subject, detail)
+        elif body["result"] == "applied":
+            self._obeyed(transaction, event)
+
+    def _obeyed(self, transaction: Transaction, event: Event) -> None:
+        """Draw the consequences of what the gateway has done."""
+        match event.body["kind"]:
+            case fleet.IDENTITY:
+                fleet.adopt_identity(transaction, self._name)
+            case fleet.AUTHORITY:
+                fleet.adopt_authority(transaction, self._name, event.body["subject"])
+            case "command":
+                self._noted(transaction, event)
+            case _:
+                pass  # the directive's row says what is in force
+
+    def _identity_requested(self, transaction: Transaction, event: Event) -> None:
+        body = event.body
+        csrs = {name: body[f"{name}_csr"] for name in ("transport", "event", "exchange")}
+        fleet.ask(transaction, self._name, fleet.IDENTITY, _proven(csrs))
+
+    def _authority_requested(self, transaction: Transaction, event: Event) -> None:
+        document = _proven({"authority": event.body["csr"]})
+        fleet.ask(transaction, self._name, fleet.AUTHORITY, document)
 
     def _started(self, transaction: Transaction, event: Event) -> None:
         parameters = {"gateway_name": self._name, "running": event.body["version"]}
@@ -193,6 +221,14 @@ class Applier:
         self, transaction: Transaction, kind: str, subject: str, detail: Mapping[str, Any]
     ) -> None:
         conflicts.add(transaction, kind, self._name, subject, detail)
+
+
+def _proven(csrs: Mapping[str, bytes]) -> bytes:
+    """Check that each key proves itself; gives names to DER SPKIs in CBOR. BadRequestError."""
+    spkis = {name: CertificationRequest.parse(csr).public_key for name, csr in csrs.items()}
+    if len(set(spkis.values())) < len(spkis):
+        raise BadRequestError("Each key of a gateway has one use: they must differ.")
+    return cbor.encode(spkis)
 
 
 def _require_signed(subject: x509.Certificate, issuer_der: bytes, serial: str | None) -> None:

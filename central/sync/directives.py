@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy.dialects.sqlite import insert
 
 from shared.kernel import cbor
+from shared.kernel.ids import uuid7
 from shared.policy.bundle import Bundle
 from shared.policy.grant import Grant
 from shared.store import facts
@@ -57,6 +58,28 @@ def order_crl(transaction: Transaction, gateway: str, ca_id: str, der: bytes, ac
     """Hand down the CRL of a parent CA."""
     body = {"ca_id": ca_id, "der": der}
     _order(transaction, gateway, "crl", ca_id, body, actor=actor)
+
+
+def order_identity(transaction: Transaction, gateway: str, certificate: bytes, actor: str) -> None:
+    """Give the transport certificate (DER) for the keys that the gateway asked for."""
+    _order(transaction, gateway, "identity", "", {"certificate": certificate}, actor=actor)
+
+
+def order_authority(
+    transaction: Transaction, gateway: str, body: Mapping[str, Any], actor: str
+) -> None:
+    """Put a certificate of the gateway's CA in force: its next period, or under another parent."""
+    _order(transaction, gateway, "authority", body["ca_id"], body, actor=actor)
+
+
+def order_command(
+    transaction: Transaction, gateway: str, command: str, not_after_us: int, actor: str
+) -> str:
+    """Have one thing done by ``not_after_us`` (UTC µs) or not at all; gives the command's id."""
+    command_id = uuid7(transaction.now, transaction.random)
+    body = {"command_id": command_id, "command": command, "not_after_us": not_after_us}
+    _order(transaction, gateway, "command", command_id, body, actor=actor)
+    return command_id
 
 
 def order_status(

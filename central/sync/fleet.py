@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, select, update
+from sqlalchemy.dialects.sqlite import insert
 
+from central.authority.hierarchy import INFRASTRUCTURE
 from central.inventory import audit
+from central.sync import directives
 from shared.kernel.errors import NotFoundError
-from shared.store import segments
-from shared.store.schema import ca, directive, gateway, grant_use
+from shared.store import certificates, facts, segments
+from shared.store.schema import ca, directive, gateway, grant_use, renewal
 from shared.store.transaction import Transaction
 from shared.sync.lineage import Verdict
 
@@ -22,10 +25,35 @@ STOPPED = {
     Verdict.UNKNOWN: "unknown",
 }
 
+#: Kinds of what a gateway asks to be certified.
+IDENTITY, AUTHORITY = "identity", "authority"
+#: Fact: a gateway adopted another identity, so the transport CRL is to be signed.
+TRANSPORT_CRL_DUE = "transport_crl_due"
+
+_NOTHING_NEXT = {
+    "next_event_key": None,
+    "next_exchange_key": None,
+    "next_transport_serial": None,
+}
 _THIS = gateway.c.name == bindparam("gateway_name")
 _FIND = select(gateway).where(_THIS)
 _INSERT = insert(gateway)
 _UPDATE = update(gateway).where(_THIS)
+_asked = insert(renewal)
+_ASK = _asked.on_conflict_do_update(
+    index_elements=[renewal.c.gateway, renewal.c.kind],
+    set_={name: getattr(_asked.excluded, name) for name in ("document", "requested_at")},
+)
+_TRANSPORT_CA = select(ca.c.ca_id).where(ca.c.kind == "transport_root", ca.c.state == "active")
+_RETIRE_OTHERS = (
+    update(ca)
+    .where(
+        ca.c.gateway == bindparam("gateway_name"),
+        ca.c.ca_id != bindparam("adopted"),
+        ca.c.state == "active",
+    )
+    .values(state="retired")
+)
 _END_CAS = (
     update(ca)
     .where(ca.c.gateway == bindparam("gateway_name"), ca.c.state != "ended")
@@ -104,6 +132,7 @@ def end(transaction: Transaction, name: str, reason: str, actor: str) -> None:
         "join_secret_hash": None,
         "join_answer": None,
         "event_key": None,
+        **_NOTHING_NEXT,
         **_link(transaction, row, online=False),
     }
     change(transaction, name, values)
@@ -138,6 +167,7 @@ def join(transaction: Transaction, name: str, newborn: Newborn) -> None:
         "link_since": transaction.now.utc_us,
         "last_contact": transaction.now.utc_us,
         "backlog": 0,
+        **_NOTHING_NEXT,
     }
     change(transaction, name, values)
     detail = {"transport_serial": newborn.transport_serial, "software": newborn.software}
@@ -148,6 +178,70 @@ def _end_powers(transaction: Transaction, name: str, ca_state: str) -> None:
     """End grants and CAs: a retired CA is heard for status and late reports, an ended one less."""
     transaction.execute(_END_CAS, {"gateway_name": name, "new_state": ca_state})
     transaction.execute(_END_GRANTS, {"gateway_name": name})
+
+
+def ask(transaction: Transaction, name: str, kind: str, document: bytes) -> None:
+    """Let a request of a gateway wait until it is certified; a later one takes its place."""
+    row = {
+        "gateway": name,
+        "kind": kind,
+        "document": document,
+        "requested_at": transaction.now.utc_us,
+    }
+    transaction.execute(_ASK, row)
+
+
+def expect(
+    transaction: Transaction, name: str, event_key: bytes, exchange_key: bytes, serial: str
+) -> None:
+    """Accept these keys (SPKIs) beside the present ones until the gateway adopted them."""
+    values = {
+        "next_event_key": event_key,
+        "next_exchange_key": exchange_key,
+        "next_transport_serial": serial,
+    }
+    change(transaction, name, values)
+
+
+def adopt_identity(transaction: Transaction, name: str) -> None:
+    """Put the expected keys in the place of the old ones, whose certificate is revoked."""
+    row = find(transaction, name)
+    if row.next_event_key is None:
+        return
+    ca_row: Any = transaction.one(_TRANSPORT_CA)
+    revoked = {
+        "ca_id": ca_row.ca_id,
+        "serial": row.transport_serial,
+        "reason": "superseded",
+        "revoked_at_us": transaction.now.utc_us,
+    }
+    certificates.record_revoked(transaction, INFRASTRUCTURE, revoked)
+    facts.put(transaction, TRANSPORT_CRL_DUE, "yes")
+    values = {
+        "event_key": row.next_event_key,
+        "exchange_key": row.next_exchange_key,
+        "transport_serial": row.next_transport_serial,
+        **_NOTHING_NEXT,
+    }
+    change(transaction, name, values)
+    detail = {"transport_serial": row.next_transport_serial}
+    audit.add(transaction, f"gateway:{name}", "gateway.identity-renewed", name, detail)
+
+
+def adopt_authority(transaction: Transaction, name: str, ca_id: str) -> None:
+    """Retire the gateway's other CAs, and have central's responder for this one certified."""
+    transaction.execute(_RETIRE_OTHERS, {"gateway_name": name, "adopted": ca_id})
+    actor = f"gateway:{name}"
+    spki = facts.get(transaction, responder_spki(ca_id))
+    if spki is not None:
+        directives.order_responder(transaction, name, ca_id, bytes.fromhex(spki), actor)
+        facts.put(transaction, responder_spki(ca_id), None)
+    audit.add(transaction, actor, "gateway.authority-adopted", name, {"ca_id": ca_id})
+
+
+def responder_spki(ca_id: str) -> str:
+    """Name the fact with central's OCSP key (hex SPKI) for a CA that is not adopted yet."""
+    return f"responder_spki/{ca_id}"
 
 
 @dataclass(slots=True)

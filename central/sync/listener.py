@@ -34,7 +34,11 @@ _LOG = logging.getLogger(__name__)
 _WRITE_S = 0.5
 
 _JOINED = select(
-    gateway.c.name, gateway.c.state, gateway.c.state_reason, gateway.c.event_key
+    gateway.c.name,
+    gateway.c.state,
+    gateway.c.state_reason,
+    gateway.c.event_key,
+    gateway.c.next_event_key,
 ).where(gateway.c.event_key.is_not(None))
 
 
@@ -67,6 +71,7 @@ class Listener:
         self._reports: dict[str, Report] = {}
         self._stops: dict[str, Stop] = {}
         self._gateways: set[str] = set()
+        self._keys: dict[str, list[bytes]] = {}  # SPKIs that may sign for a gateway
         loop = asyncio.get_running_loop()
         storage.outbox.wake = partial(loop.call_soon_threadsafe, self._session.wake)
 
@@ -75,6 +80,7 @@ class Listener:
         await self._storage.database.writer.run(fleet.all_offline)
         for row in await self._storage.database.read(_JOINED):
             self.add(row.name, row.event_key, _blocked(row))
+        await self.refresh_keys()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._session.run())
             group.create_task(self._write_reports())
@@ -82,7 +88,8 @@ class Listener:
     def add(self, name: str, event_key: bytes, blocked: Finding | None = None) -> None:
         """Begin with a gateway, or begin anew with one that joined again (SPKI of its key)."""
         self.remove(name)
-        known = Keys(self._signer, partial(_only, event_key))
+        self._keys[name] = [event_key]
+        known = Keys(self._signer, partial(_find, self._keys[name]))
         end = CentralReplicator(name, known, incarnation=self._incarnation, blocked=blocked)
         storage = self._storage
         link = SqlLink(storage.database.writer, storage.outbox, name, Applier(name).apply)
@@ -94,6 +101,12 @@ class Listener:
         if name in self._gateways:
             self._gateways.remove(name)
             self._session.remove(name)
+
+    async def refresh_keys(self) -> None:
+        """Accept the keys that the registry names: the present one, and one that was asked for."""
+        for row in await self._storage.database.read(_JOINED):
+            if row.name in self._gateways:
+                self._keys[row.name][:] = filter(None, (row.event_key, row.next_event_key))
 
     def renew(self) -> None:
         """Connect again, to present a renewed certificate."""
@@ -146,8 +159,9 @@ def _blocked(row: Any) -> Finding | None:
     return None
 
 
-def _only(spki: bytes, kid: bytes) -> ec.EllipticCurvePublicKey:
-    """Accept one gateway's event-signing key and no other."""
-    if kid != hashlib.sha256(spki).digest():
-        raise UntrustedError("It is signed by another key than the one that joined.")
-    return keys.load_spki(spki)
+def _find(spkis: list[bytes], kid: bytes) -> ec.EllipticCurvePublicKey:
+    """Accept the gateway's event-signing keys and no other."""
+    for spki in spkis:
+        if kid == hashlib.sha256(spki).digest():
+            return keys.load_spki(spki)
+    raise UntrustedError("It is signed by another key than the one that joined.")

@@ -328,6 +328,19 @@ gateway = Table(
     _int("last_contact", null=True),
     _int("backlog", null=True),  # events the gateway said it still holds unsent
     _int("created_at"),
+    _blob("next_event_key", null=True),  # asked for and certified, not adopted yet
+    _blob("next_exchange_key", null=True),
+    _text("next_transport_serial", null=True),
+)
+
+#: What gateways asked to be certified and what is not signed yet. kind: identity, authority.
+renewal = Table(
+    "renewal",
+    metadata,
+    _key("gateway"),
+    _key("kind"),
+    _blob("document"),  # CBOR: names to DER SubjectPublicKeyInfos whose possession is proven
+    _int("requested_at"),
 )
 
 conflict = Table(

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_der_private_key,
 )
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from shared.kernel.errors import ConflictError, NotFoundError
@@ -41,6 +41,7 @@ _PUT = _inserted.on_conflict_do_update(
         name: getattr(_inserted.excluded, name) for name in ("version", "envelope", "created_at")
     },
 )
+_DROP = delete(key_envelope).where(key_envelope.c.name == bindparam("secret"))
 _KEYRING_OF = select(fact.c.value).where(fact.c.name == _KEYRING)
 
 
@@ -106,6 +107,10 @@ class Vault:
             "expires_at": None,
         }
         transaction.execute(_PUT, row)
+
+    def drop(self, transaction: Transaction, name: str) -> None:
+        """Keep the secret of this name no longer; nothing happens if there is none."""
+        transaction.execute(_DROP, {"secret": name})
 
     async def put(self, name: str, secret: bytes) -> None:
         """Keep a secret in place of the one of this name."""

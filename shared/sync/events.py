@@ -176,6 +176,20 @@ class HistoryGap(_FrozenBody):
     detail: str
 
 
+class IdentityRequested(_Body):
+    """New keys of the gateway for the link, each proven by a PKCS#10 request (DER)."""
+
+    transport_csr: bytes
+    event_csr: bytes
+    exchange_csr: bytes
+
+
+class AuthorityRequested(_Body):
+    """A new key of the gateway's CA, proven by the birth CSR (DER) that the token's daemon made."""
+
+    csr: bytes
+
+
 class _Directive(_FrozenBody):
     """An order of central; the newest (incarnation, number) per kind and subject is in force."""
 
@@ -225,6 +239,29 @@ class DirectiveResponder(_Directive):
     spki: bytes
 
 
+class DirectiveIdentity(_Directive):
+    """The transport certificate (DER) for the keys that the gateway asked for."""
+
+    certificate: bytes
+
+
+class DirectiveAuthority(_Directive):
+    """A certificate (DER) of the gateway's CA, its chain to the root, and when it ends issuing."""
+
+    ca_id: str
+    der: bytes
+    chain: list[bytes]
+    issue_until_us: int
+
+
+class DirectiveCommand(_Directive):
+    """Do one thing now; worth nothing after ``not_after_us`` (UTC µs). Its id names its answer."""
+
+    command_id: str
+    command: str
+    not_after_us: int
+
+
 @dataclass(frozen=True, slots=True)
 class EventType:
     """One line of the catalogue. ``lane`` None: the event opens both lanes."""
@@ -254,6 +291,8 @@ CATALOGUE: Mapping[str, EventType] = {
     "agent.started": EventType(Lane.NORMAL, 1, AgentStarted),
     "token.changed": EventType(Lane.NORMAL, 1, TokenChanged),
     "history.gap": EventType(Lane.URGENT, 1, HistoryGap),
+    "identity.requested": EventType(Lane.NORMAL, 1, IdentityRequested),
+    "authority.requested": EventType(Lane.NORMAL, 1, AuthorityRequested),
     "directive.bundle": EventType(Lane.NORMAL, 1, DirectiveBundle),
     "directive.grant": EventType(Lane.NORMAL, 1, DirectiveGrant),
     "directive.revoke": EventType(Lane.URGENT, 1, DirectiveRevoke),
@@ -261,6 +300,9 @@ CATALOGUE: Mapping[str, EventType] = {
     "directive.release": EventType(Lane.URGENT, 1, DirectiveHold),
     "directive.crl": EventType(Lane.NORMAL, 1, DirectiveCrl),
     "directive.responder": EventType(Lane.NORMAL, 1, DirectiveResponder),
+    "directive.identity": EventType(Lane.NORMAL, 1, DirectiveIdentity),
+    "directive.authority": EventType(Lane.NORMAL, 1, DirectiveAuthority),
+    "directive.command": EventType(Lane.URGENT, 1, DirectiveCommand),
 }
 
 

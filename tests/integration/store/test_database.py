@@ -110,17 +110,18 @@ async def test_a_migration_that_fails_leaves_the_database_untouched(tmp_path, mo
     versions.mkdir(parents=True)
     real = Path(upgrade.__file__).parent / "migrations"
     (versions.parent / "env.py").write_bytes((real / "env.py").read_bytes())
-    (versions / "0001.py").write_bytes((real / "versions/0001_initial.py").read_bytes())
-    (versions / "0002.py").write_text(
+    for file in (real / "versions").glob("[0-9]*.py"):
+        (versions / file.name).write_bytes(file.read_bytes())
+    (versions / "next.py").write_text(
         "from alembic import op\n"
-        "revision, down_revision = '0002', '0001'\n"
+        f"revision, down_revision = 'next', '{HEAD}'\n"
         "def upgrade():\n"
         "    op.execute('CREATE TABLE half (done INTEGER)')\n"
         "    op.execute('DELETE FROM ca')\n"
         "    op.execute('no SQL')\n"
     )
     monkeypatch.setattr(upgrade, "_MIGRATIONS", versions.parent)
-    monkeypatch.setattr(upgrade, "HEAD", "0002")
+    monkeypatch.setattr(upgrade, "HEAD", "next")
     with pytest.raises(Exception, match="syntax error"):
         async with open_database(path):
             pass

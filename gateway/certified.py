@@ -1,0 +1,101 @@
+"""A CA certificate from central becomes the gateway's: the key is proven, the rows are written."""
+
+from collections.abc import Sequence
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from sqlalchemy import bindparam, insert, select, update
+
+from shared.hsm.client import HsmClient
+from shared.kernel.clock import utc_us_of
+from shared.kernel.errors import UntrustedError
+from shared.pki import keys
+from shared.pki.signed import ALGORITHM
+from shared.store.schema import ca
+from shared.store.transaction import Transaction
+
+_KNOWN = select(ca.c.ca_id).where(ca.c.ca_id == bindparam("wanted"))
+_INSERT = insert(ca)
+_RECERTIFY = update(ca).where(ca.c.ca_id == bindparam("wanted"))
+_RETIRE = (
+    update(ca)
+    .where(ca.c.key_uri.is_not(None), ca.c.ca_id != bindparam("wanted"), ca.c.state == "active")
+    .values(state="retired")
+)
+
+
+async def prove(client: HsmClient, label: str, context: str, authority: bytes) -> None:
+    """See that the token holds the key that central certified, before anything relies on it.
+
+    Raises UntrustedError, TokenUnavailableError.
+    """
+    proof = await client.prove(label, context.encode())
+    key = x509.load_der_x509_certificate(authority).public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise UntrustedError("The CA certificate has a key of a type that is not used here.")
+    try:
+        key.verify(proof.signature, proof.statement, ALGORITHM)
+    except InvalidSignature as error:
+        raise UntrustedError("The token did not prove the key of the CA certificate.") from error
+
+
+def store(
+    transaction: Transaction,
+    authority: bytes,
+    chain: Sequence[bytes],
+    *,
+    gateway: str,
+    label: str,
+    issue_until_us: int,
+) -> None:
+    """Let this CA issue; ``chain`` is DER from its issuer to the root.
+
+    An earlier CA of this gateway only keeps its status from now on. A CA that is known already
+    gets this certificate and this end of issuing: its parent was rolled over, or it goes on.
+    """
+    for der, issuer in zip(chain, (*chain[1:], None), strict=True):
+        kind = "root" if issuer is None else "fleet"
+        if transaction.one(_KNOWN, {"wanted": ca_id(der)}) is None:
+            transaction.execute(_INSERT, _row(transaction, der, issuer, kind=kind))
+    own = _row(transaction, authority, chain[0], kind="gateway") | {
+        "gateway": gateway,
+        "key_uri": f"hsmd:{label}",
+        "issue_until": issue_until_us,
+    }
+    wanted = {"wanted": own["ca_id"]}
+    if transaction.one(_KNOWN, wanted) is None:
+        transaction.execute(_INSERT, own)
+    else:
+        changed = ("der", "parent_id", "issue_until", "not_after", "state")
+        transaction.execute(_RECERTIFY, wanted | {name: own[name] for name in changed})
+    transaction.execute(_RETIRE, wanted)
+
+
+def ca_id(der: bytes) -> str:
+    """Name the CA of a DER certificate."""
+    key = x509.load_der_x509_certificate(der).public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise UntrustedError("A CA certificate has a key of a type that is not used here.")
+    return keys.ca_id(key)
+
+
+def _row(
+    transaction: Transaction, der: bytes, issuer: bytes | None, *, kind: str
+) -> dict[str, object]:
+    certificate = x509.load_der_x509_certificate(der)
+    return {
+        "ca_id": ca_id(der),
+        "name": certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value,
+        "kind": kind,
+        "parent_id": None if issuer is None else ca_id(issuer),
+        "gateway": None,
+        "der": der,
+        "key_uri": None,
+        "state": "active",
+        "issue_until": None,
+        "not_after": utc_us_of(certificate.not_valid_after_utc),
+        "crl_number": 0,
+        "created_at": transaction.now.utc_us,
+    }
