@@ -184,6 +184,10 @@ class Central:
         """Put the cable in again."""
         relay.command(self.relay_control, "restore")
 
+    def traffic(self) -> int:
+        """Give the bytes that passed the cable since this was asked last."""
+        return relay.command(self.relay_control, "traffic")
+
     def gateways(self) -> dict[str, dict[str, object]]:
         """Give the registry by name, as the command prints it."""
         rows = json.loads(self.command("gateway", "list", "--json"))

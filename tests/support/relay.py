@@ -3,7 +3,8 @@
     python -m tests.support.relay CONTROL_SOCKET LISTEN_PORT:TARGET_PORT...
 
 ``cut`` closes the listeners and every connection, so that a peer sees what it would see at a
-broken link; ``restore`` listens again. Neither product knows that it is there.
+broken link; ``restore`` listens again. ``traffic`` tells the bytes that passed since it was asked
+last. Neither product knows that it is there.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ class Relay:
         self._routes = routes
         self._servers: list[asyncio.Server] = []
         self._writers = set[asyncio.StreamWriter]()
+        self._passed = 0
 
     async def restore(self) -> None:
         """Listen, if not already listening."""
@@ -37,6 +39,11 @@ class Relay:
         self._servers = []
         for writer in self._writers:
             writer.transport.abort()
+
+    async def traffic(self) -> int:
+        """Give the bytes that passed, both ways together, and begin to count anew."""
+        passed, self._passed = self._passed, 0
+        return passed
 
     async def _listen(self, port: int, target: int) -> asyncio.Server:
         async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -55,8 +62,8 @@ class Relay:
             return
         self._writers |= {writer, onward_writer}
         pumps = [
-            asyncio.ensure_future(_pump(reader, onward_writer)),
-            asyncio.ensure_future(_pump(onward_reader, writer)),
+            asyncio.ensure_future(self._pump(reader, onward_writer)),
+            asyncio.ensure_future(self._pump(onward_reader, writer)),
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -66,12 +73,12 @@ class Relay:
                 self._writers.discard(end)
             await asyncio.gather(*pumps, return_exceptions=True)
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while chunk := await reader.read(_CHUNK_BYTES):
-            writer.write(chunk)
-            await writer.drain()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while chunk := await reader.read(_CHUNK_BYTES):
+                self._passed += len(chunk)
+                writer.write(chunk)
+                await writer.drain()
 
 
 async def _serve(control: Path, routes: dict[int, int]) -> None:
@@ -80,8 +87,8 @@ async def _serve(control: Path, routes: dict[int, int]) -> None:
 
     async def obey(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         command = (await reader.readline()).decode().strip()
-        await {"cut": relay.cut, "restore": relay.restore}[command]()
-        writer.write(b"done\n")
+        act = {"cut": relay.cut, "restore": relay.restore, "traffic": relay.traffic}[command]
+        writer.write(f"{await act() or 0}\n".encode())
         await writer.drain()
         writer.close()
 
@@ -89,14 +96,18 @@ async def _serve(control: Path, routes: dict[int, int]) -> None:
     await server.serve_forever()
 
 
-def command(control: Path, word: str) -> None:
-    """Tell the relay behind this socket to ``cut`` or ``restore``; returns when it is done."""
+def command(control: Path, word: str) -> int:
+    """Tell the relay behind this socket to ``cut`` or ``restore``; returns when it is done.
+
+    ``traffic`` gives the number of bytes.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(_CONTROL_TIMEOUT_S)
         connection.connect(str(control))
         connection.sendall(f"{word}\n".encode())
-        answer = connection.recv(16)
-    assert answer == b"done\n", f"The relay did not {word}."
+        answer = connection.recv(32)
+    assert answer.endswith(b"\n"), f"The relay did not {word}."
+    return int(answer)
 
 
 def main() -> None:
