@@ -199,7 +199,8 @@ def main() -> None:
     console.print(table)
     console.print(
         f"CPU per event: central {ours.central_cpu_us:.0f} µs, "
-        f"gateway {ours.gateway_cpu_us:.0f} µs. On the wire {ours.wire_bytes_per_event:.0f} bytes for a DER of {ours.der_bytes:.0f}. "
+        f"gateway {ours.gateway_cpu_us:.0f} µs. On the wire "
+        f"{ours.wire_bytes_per_event:.0f} bytes for a DER of {ours.der_bytes:.0f}. "
         f"Revocations in between: {max(ours.urgent_s):.2f} s at most."
     )
 
