@@ -1,5 +1,6 @@
 """``tma-central``: the commands of the server. docs/central.md describes each."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +12,8 @@ from rich.table import Table
 
 from central import config
 from central import console as orders
-from shared.web import console, terminal
+from shared.web import backup_console, console, terminal
+from shared.web.backup_console import Note
 from shared.web.terminal import out
 
 app = typer.Typer(
@@ -226,6 +228,24 @@ def broker_config(
     out.print(f"Start the broker with: mosquitto -c {escape(str(path))}", soft_wrap=True)
 
 
+class _Offline:
+    """Backup and restore where no server runs."""
+
+    def make(self, context: typer.Context, target: Path, note: Note) -> Mapping[str, Any]:
+        """Back up."""
+        from central import backup  # noqa: PLC0415  # cryptography and SQLAlchemy
+
+        return backup.make_offline(_settings(context), target, note)
+
+    def restore(
+        self, context: typer.Context, path: Path, ask_secret: Callable[[], str], note: Note
+    ) -> str:
+        """Put a backup back."""
+        from central import backup  # noqa: PLC0415  # cryptography and SQLAlchemy
+
+        return backup.put_back(_settings(context), path, ask_secret, note)
+
+
 @app.command("version")
 def show_version() -> None:
     """Print the version."""
@@ -241,6 +261,8 @@ def _ask(
 ) -> Any:
     return console.ask(_settings(context).control_socket, method, route, order)
 
+
+backup_console.add_commands(app, _ask, _Offline())
 
 if __name__ == "__main__":
     main()

@@ -6,7 +6,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from shared.system import settings
-from shared.system.settings import Port, Section
+from shared.system.settings import BackupSettings, Port, Section
 
 DEFAULT_PATH = Path("/etc/tma-edge/central.toml")
 
@@ -140,6 +140,7 @@ class CentralSettings(Section):
     authority: AuthoritySettings = AuthoritySettings()
     grant: GrantSettings = GrantSettings()
     gateways: GatewaySettings = GatewaySettings()
+    backup: BackupSettings = BackupSettings()
 
     @model_validator(mode="after")
     def _grant_ends_before_the_crl(self) -> Self:

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
+from aiohttp.web import AbstractRouteDef
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from central import backup, core
 from central import console as commands
-from central import core
 from central.admin.routes import routes as admin_routes
 from central.authority.join import Joined, Joining
 from central.authority.join_routes import routes as join_routes
@@ -39,7 +40,7 @@ from shared.sync.join import spki_hash
 from shared.system.processes import hold_lock
 from shared.system.steady import repeat
 from shared.validation.routes import routes as validation_routes
-from shared.web import app, console
+from shared.web import app, backup_console, console
 from shared.web.app import Endpoint
 from shared.web.auth import Authenticator
 from shared.web.pages import Pages
@@ -137,6 +138,7 @@ class Server:
             random=os.urandom,
             accept=self._listeners.accept,
         )
+        self._backups = backup.of_central(central, os.urandom, self._listener.archived)
         self._operations = Operations(
             central,
             joining=self._joining,
@@ -174,13 +176,15 @@ class Server:
                     repeat("What was kept for retries is forgotten", self._forget_kept),
                     repeat("Open requests are finished", self._finish_open),
                     repeat("What gateways ask for is certified", self._renew_gateways),
+                    repeat("Backups are made", self._backups.step),
                     repeat("Identities and the transport CRL are renewed", self._refresh),
                 )
             ]
             stack.push_async_callback(_end, tasks)
             stack.push_async_callback(self._issuance.drained)
+            stack.push_async_callback(self._backups.end)
             await stack.enter_async_context(
-                console.serve(settings.control_socket, commands.routes(self._operations))
+                console.serve(settings.control_socket, self._console_routes())
             )
             try:
                 await stack.enter_async_context(app.serve(self._endpoints()))
@@ -195,6 +199,9 @@ class Server:
             waiting = asyncio.create_task(stopped.wait())
             await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
+
+    def _console_routes(self) -> list[AbstractRouteDef]:
+        return [*commands.routes(self._operations), *backup_console.routes(self._backups)]
 
     def _endpoints(self) -> list[Endpoint]:
         web, clock = self._central.settings.web, self._central.clock

@@ -1,6 +1,7 @@
 """``tma-gateway``: the commands of one gateway. docs/gateway.md describes each."""
 
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,8 @@ from gateway import config
 from gateway import console as orders
 from gateway.snapshot import LineState, local_text
 from gateway.version import VERSION
-from shared.web import console, terminal
+from shared.web import backup_console, console, terminal
+from shared.web.backup_console import Note
 from shared.web.terminal import out
 
 _STDIN_CHARS_MAX = 4096
@@ -184,6 +186,24 @@ def line_continue(context: typer.Context) -> None:
     out.print("The line goes on.")
 
 
+class _Offline:
+    """Backup and restore where no agent runs."""
+
+    def make(self, context: typer.Context, target: Path, note: Note) -> Mapping[str, Any]:
+        """Back up."""
+        from gateway import backup  # noqa: PLC0415  # cryptography and SQLAlchemy
+
+        return backup.make_offline(_settings(context), target, note)
+
+    def restore(
+        self, context: typer.Context, path: Path, ask_secret: Callable[[], str], note: Note
+    ) -> str:
+        """Put a backup back."""
+        from gateway import backup  # noqa: PLC0415  # cryptography and SQLAlchemy
+
+        return backup.put_back(_settings(context), path, ask_secret, note)
+
+
 @app.command("version")
 def show_version() -> None:
     """Print the version."""
@@ -228,6 +248,8 @@ def _print_recovery_secret(secret: str) -> None:
 def _print_certificate(certificate: dict[str, str]) -> None:
     out.print(f"Certificate {certificate['serial']} is now: {certificate['status']}.")
 
+
+backup_console.add_commands(app, _ask, _Offline())
 
 if __name__ == "__main__":
     main()

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp.web import AbstractRouteDef
 
-from gateway import commands, monitor
+from gateway import backup, commands, monitor
 from gateway import console as orders
 from gateway.authority_renewal import AuthorityRenewal
 from gateway.ca_cache import Rules
@@ -42,20 +42,23 @@ from shared.issuance.service import IssuanceService
 from shared.issuance.status import CrlSchedule, StatusService
 from shared.kernel.clock import US_PER_SECOND, ClockQuality
 from shared.kernel.errors import TmaError
+from shared.store import pruning
 from shared.store.access import Access
 from shared.store.crls import SqlCrls
 from shared.store.database import Database
 from shared.store.kept import Kept
 from shared.store.ledger import SqlLedger
+from shared.store.pruning import Rule
 from shared.store.reads import Reads
 from shared.store.transaction import Transaction
 from shared.store.vault import Vault
+from shared.sync.join import CENTRAL_NAME
 from shared.system.clock import SystemClock
 from shared.system.files import private_directory
 from shared.system.processes import hold_lock
 from shared.system.steady import repeat
 from shared.validation.routes import routes as validation_routes
-from shared.web import app, console
+from shared.web import app, backup_console, console
 from shared.web.auth import Authenticator
 from shared.web.pages import Pages
 from shared.web.throttle import Throttle
@@ -64,6 +67,7 @@ _LOG = logging.getLogger(__name__)
 _PRODUCT = "TMA Edge"
 _MEGABYTE = 1_000_000
 _PURGE_S = 60
+_PRUNE_S = 60
 _FINISH_OPEN_S = 30
 _CLOCK_CHECK_S = 10
 #: How far the clock may stand before central's last answer without being in doubt.
@@ -187,6 +191,14 @@ class Agent:
         self._authority_renewal = self._make_authority_renewal()
         self._errands = Errands(commands=self._commands(), database=database, clock=clock)
         self._observation = Observation(self._sources())
+        self._backups = backup.of_gateway(
+            ground.settings,
+            ground.identity.name,
+            database,
+            ground.vault.keyring,
+            clock=clock,
+            random=os.urandom,
+        )
         self._recovered = 0
         self._status: StatusService
 
@@ -257,6 +269,7 @@ class Agent:
                 await stop.wait()
                 monitor.notify("STOPPING=1")
             await self._service.drained()
+            await self._backups.end()
             for task in background:
                 task.cancel()
 
@@ -284,6 +297,8 @@ class Agent:
             repeat("CRLs are signed", self._sign_crls),
             repeat("What was kept for retries is forgotten", self._forget_kept),
             repeat("Open requests are finished", self._finish_open),
+            repeat("Backups are made", self._backups.step),
+            repeat("Applied events are deleted by the rule", self._prune),
         ]
 
     def _endpoints(self) -> list[app.Endpoint]:
@@ -328,7 +343,7 @@ class Agent:
             clock=self._ground.clock,
             random=os.urandom,
         )
-        return orders.routes(operator)
+        return [*orders.routes(operator), *backup_console.routes(self._backups)]
 
     def _status_service(self) -> StatusService:
         """CRLs must outlive the time that the grant allows without contact (design.md §4)."""
@@ -416,6 +431,14 @@ class Agent:
         if self._authorities.token.state is TokenState.READY:
             await self._recover()
         return _FINISH_OPEN_S
+
+    async def _prune(self) -> float:
+        """Delete what central applied but has in no backup, if an administrator wants that."""
+        wanted = self._ground.settings.outbox
+        rule = Rule(wanted.unarchived_days, wanted.unarchived_mb)
+        now_us = self._ground.clock.now().utc_us
+        await pruning.prune(self._ground.database, CENTRAL_NAME, rule, now_us)
+        return _PRUNE_S
 
     async def _forget_kept(self) -> float:
         await self._kept.purge()

@@ -9,7 +9,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from shared.system import settings
-from shared.system.settings import Port, Section
+from shared.system.settings import BackupSettings, Port, Section
 
 DEFAULT_PATH = Path("/etc/tma-edge/gateway.toml")
 
@@ -71,6 +71,22 @@ class DiskSettings(Section):
         return self
 
 
+class OutboxSettings(Section):
+    """When events that central applied, but has in no backup, are deleted here: never, unless set.
+
+    Of what is deleted central then holds the only copy, and the page says so.
+    """
+
+    unarchived_days: int = Field(
+        default=0, ge=0, le=3650, description="Days after which they are deleted; 0 means never."
+    )
+    unarchived_mb: int = Field(
+        default=0,
+        ge=0,
+        description="Megabytes of the database above which they are deleted; 0 means never.",
+    )
+
+
 class GatewaySettings(Section):
     """Everything that an administrator of this box decides."""
 
@@ -91,6 +107,8 @@ class GatewaySettings(Section):
     web: WebSettings = WebSettings()
     token: TokenSettings = TokenSettings()
     disk: DiskSettings = DiskSettings()
+    outbox: OutboxSettings = OutboxSettings()
+    backup: BackupSettings = BackupSettings()
 
     @property
     def database_path(self) -> Path:

@@ -25,8 +25,8 @@ from shared.system.files import read_private, write_private
 
 _LOG = logging.getLogger(__name__)
 #: Fact: what central said of this history; no row while it may go on.
-_JUDGEMENT = "history"
-_FIND = select(fact.c.value).where(fact.c.name == _JUDGEMENT)
+JUDGEMENT = "history"
+_FIND = select(fact.c.value).where(fact.c.name == JUDGEMENT)
 _BYTES_MAX = 4096
 _LOOK_S = 1
 
@@ -95,7 +95,7 @@ class History:
         return _LOOK_S
 
     async def _remember(self, judgement: str | None) -> None:
-        await self._database.writer.run(lambda tx: facts.put(tx, _JUDGEMENT, judgement))
+        await self._database.writer.run(lambda tx: facts.put(tx, JUDGEMENT, judgement))
 
     async def _follow(self) -> None:
         """Write the witness for a new segment, and for an old one every ten minutes."""

@@ -34,6 +34,13 @@ def incarnation(transaction: Transaction) -> str:
     return known
 
 
+def renew_incarnation(transaction: Transaction) -> str:
+    """Begin another life: this database was put back from a backup. Gives the former's name."""
+    former = incarnation(transaction)
+    facts.put(transaction, _INCARNATION, transaction.random(16).hex())
+    return former
+
+
 def order_bundle(transaction: Transaction, gateway: str, bundle: Bundle, actor: str) -> None:
     """Put profiles and CA certificates in force."""
     body = {"document": bundle.to_document()}

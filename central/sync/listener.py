@@ -27,11 +27,14 @@ from shared.store.schema import gateway
 from shared.store.transaction import Transaction
 from shared.sync.effects import Alarm, Contact, Progress, Stop
 from shared.sync.envelope import Signer
+from shared.sync.events import Lane
 from shared.sync.lineage import Finding
+from shared.sync.ports import Cursor
 from shared.sync.replicator import CentralReplicator, Keys
 
 _LOG = logging.getLogger(__name__)
 _WRITE_S = 0.5
+_MARKS_PER_RECEIPT = 200
 
 _JOINED = select(
     gateway.c.name,
@@ -67,11 +70,12 @@ class Listener:
         self._storage = storage
         self._signer = signer
         self._incarnation = incarnation
+        self._clock = clock
         self._session = Session(address, clock=clock, random=random, observe=self._observe)
         self._reports: dict[str, Report] = {}
         self._stops: dict[str, Stop] = {}
-        self._gateways: set[str] = set()
         self._keys: dict[str, list[bytes]] = {}  # SPKIs that may sign for a gateway
+        self._ends: dict[str, CentralReplicator] = {}
         loop = asyncio.get_running_loop()
         storage.outbox.wake = partial(loop.call_soon_threadsafe, self._session.wake)
 
@@ -93,20 +97,30 @@ class Listener:
         end = CentralReplicator(name, known, incarnation=self._incarnation, blocked=blocked)
         storage = self._storage
         link = SqlLink(storage.database.writer, storage.outbox, name, Applier(name).apply)
-        self._gateways.add(name)
+        self._ends[name] = end
         self._session.add(name, Wire(end, link))
 
     def remove(self, name: str) -> None:
         """Listen to a gateway no more."""
-        if name in self._gateways:
-            self._gateways.remove(name)
+        if self._ends.pop(name, None) is not None:
             self._session.remove(name)
 
     async def refresh_keys(self) -> None:
         """Accept the keys that the registry names: the present one, and one that was asked for."""
         for row in await self._storage.database.read(_JOINED):
-            if row.name in self._gateways:
+            if row.name in self._ends:
                 self._keys[row.name][:] = filter(None, (row.event_key, row.next_event_key))
+
+    async def archived(self, risen: Mapping[str, Mapping[tuple[str, Lane], Cursor]]) -> None:
+        """Tell gateways which marks a backup raised; whom it does not reach asks in a hello."""
+        now = self._clock.now()
+        for name, cursors in risen.items():
+            if (end := self._ends.get(name)) is None:
+                continue
+            marks = list(cursors.items())
+            for first in range(0, len(marks), _MARKS_PER_RECEIPT):
+                part = dict(marks[first : first + _MARKS_PER_RECEIPT])
+                self._session.carry_out(name, end.archived(part, now))
 
     def renew(self) -> None:
         """Connect again, to present a renewed certificate."""

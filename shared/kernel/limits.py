@@ -16,5 +16,7 @@ EVENT_BYTES_MAX = 128 * 1024
 ENVELOPE_EVENTS_MAX = 200
 ENVELOPE_BYTES_MAX = 256 * 1024
 SEGMENTS_IN_HELLO_MAX = 64
+#: Of the segments that are applied as a whole but in no backup yet, a hello asks for so many.
+UNARCHIVED_IN_HELLO_MAX = 8
 CONCURRENT_ISSUES_MAX = 2_000
 SIGN_QUEUE_DEPTH_MAX = 2_000

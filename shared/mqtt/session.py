@@ -110,6 +110,12 @@ class Session:
         if (wire := self._wires.get(gateway)) is not None:
             self._carry_out(gateway, wire, wire.end.wake(self._clock.now()))
 
+    def carry_out(self, gateway: str, effects: Effects) -> None:
+        """Carry out what an end wants for a reason of its own; nothing while there is no link."""
+        wire = self._wires.get(gateway)
+        if wire is not None and self._receive_maximum is not None:
+            self._carry_out(gateway, wire, effects)
+
     def close_link(self, reason: str) -> None:
         """End the present connection, for instance to present a renewed certificate."""
         self._link.close(reason)

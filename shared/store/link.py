@@ -111,11 +111,11 @@ class LinkTables:
         """Seal the open segment and open its child."""
         return self._outbox.open_segment(self._tx, self._peer)
 
-    def out_segments(self, sealed: int) -> Sequence[OutSegment]:
-        """Give the open segment, then the oldest undrained ones."""
+    def out_segments(self, sealed: int, drained: int = 0) -> Sequence[OutSegment]:
+        """Give the open segment, then the oldest undrained and the oldest unarchived ones."""
         return [
             self._out_segment(found, is_open=state == "open")
-            for state, most in (("open", 1), ("sealed", sealed))
+            for state, most in (("open", 1), ("sealed", sealed), ("drained", drained))
             for found in segments.in_state(self._tx, self._peer, state, most)
         ]
 

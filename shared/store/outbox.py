@@ -186,10 +186,17 @@ def head(tx: Transaction, peer: str, name: str, lane: Lane) -> Head:
 
 
 def settle(tx: Transaction, peer: str, name: str) -> None:
-    """Decide if a segment that takes no more events is drained: all of it applied by the peer."""
-    drained = all(
-        cursors.get(tx, peer, "out", name, lane).applied == head(tx, peer, name, lane).sequence
-        for lane in Lane
-    )
-    state = "drained" if drained else "sealed"
+    """Decide how far a segment is that takes no more events.
+
+    Drained: all of it is applied by the peer; archived: all of it is in a backup there.
+    """
+    state = "archived"
+    for lane in Lane:
+        confirmed = cursors.get(tx, peer, "out", name, lane)
+        end = head(tx, peer, name, lane).sequence
+        if confirmed.applied < end:
+            state = "sealed"
+            break
+        if confirmed.archived < end:
+            state = "drained"
     segments.set_state(tx, peer, name, state)

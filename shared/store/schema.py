@@ -188,7 +188,8 @@ directive = Table(
 )
 
 #: One row per (peer, direction, segment). state of ours: open, sealed (no more events), drained
-#: (sealed, and all of it applied by the peer); of theirs: open, ended (by a join).
+#: (sealed, and all of it applied by the peer), archived (and all of it in a backup of the peer);
+#: of theirs: open, ended (by a join).
 segment = Table(
     "segment",
     metadata,
@@ -259,6 +260,45 @@ quarantine = Table(
     _blob("event"),
     _int("created_at"),
     _int("resolved_at", null=True),
+)
+
+#: Events of ours that were deleted although the peer had them in no backup: the opt-in rule of
+#: ``shared.store.pruning``. The row goes once the peer has archived ``through``.
+pruned = Table(
+    "pruned",
+    metadata,
+    _key("peer"),
+    _key("segment"),
+    Column("lane", Integer, primary_key=True, nullable=False),
+    _int("through"),
+)
+
+#: Backups that were made and read back. state: held, missing, damaged, dropped. counts: 1 if it
+#: takes part in rotation and moves the archived watermark.
+backup = Table(
+    "backup",
+    metadata,
+    _key("backup_id"),
+    _text("path"),
+    _text("state"),
+    _int("counts"),
+    _int("bytes"),
+    _int("events"),
+    _int("lanes"),
+    _int("created_at"),
+    _int("verified_at"),
+    Index("backup_by_state", "state", "created_at"),
+)
+
+#: What a held backup covers that was not archived before it.
+backup_cursor = Table(
+    "backup_cursor",
+    metadata,
+    _key("backup_id"),
+    _key("peer"),
+    _key("segment"),
+    Column("lane", Integer, primary_key=True, nullable=False),
+    _int("applied"),
 )
 
 #: Secrets at rest, wrapped (shared.pki.keywrap): AAD binds table, name and version.

@@ -71,7 +71,7 @@ def root(tx: Transaction, peer: str, way: Way) -> str | None:
 
 
 def in_state(tx: Transaction, peer: str, state: str, most: int) -> list[Segment]:
-    """Read our ``most`` oldest segments in a state: open, sealed or drained."""
+    """Read our ``most`` oldest segments in a state (see ``schema.segment``)."""
     rows = tx.all(_IN_STATE, {"link": peer, "way": "out", "state": state, "most": most})
     return [segment_of(row) for row in rows]
 

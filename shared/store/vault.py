@@ -29,7 +29,7 @@ from shared.store.transaction import Transaction
 from shared.system.files import read_private, write_private
 
 _TABLE = "key_envelope"
-_KEYRING = "keyring"
+KEYRING = "keyring"
 
 _FIND = select(key_envelope.c.version, key_envelope.c.envelope).where(
     key_envelope.c.name == bindparam("name")
@@ -42,7 +42,7 @@ _PUT = _inserted.on_conflict_do_update(
     },
 )
 _DROP = delete(key_envelope).where(key_envelope.c.name == bindparam("secret"))
-_KEYRING_OF = select(fact.c.value).where(fact.c.name == _KEYRING)
+_KEYRING_OF = select(fact.c.value).where(fact.c.name == KEYRING)
 
 
 class Vault:
@@ -63,9 +63,9 @@ class Vault:
         rows = await database.read(_KEYRING_OF)
         if not rows:
             raise NotFoundError("This database holds no keyring yet.")
-        box_secret = read_private(box_path, limit=SECRET_BYTES)
+        own = read_private(box_path, limit=SECRET_BYTES)
         document = bytes.fromhex(rows[0].value)
-        return cls(database, Keyring.open(document, box_secret=box_secret, random=random))
+        return cls(database, Keyring.open(document, box_secret=own, random=random))
 
     @classmethod
     async def create(
@@ -78,13 +78,11 @@ class Vault:
         """
         if await database.read(_KEYRING_OF):
             return await cls.open(database, box_path=box_path, random=random)
-        box_secret = _box_secret(box_path, random)
+        own = box_secret(box_path, random)
         recovery_secret = random(SECRET_BYTES)
-        keyring = Keyring.create(
-            box_secret=box_secret, recovery_secret=recovery_secret, random=random
-        )
+        keyring = Keyring.create(box_secret=own, recovery_secret=recovery_secret, random=random)
         reveal(recovery_text(recovery_secret))
-        row = {"name": _KEYRING, "value": keyring.document().hex()}
+        row = {"name": KEYRING, "value": keyring.document().hex()}
         await database.writer.run(lambda transaction: transaction.execute(insert(fact), row))
         return cls(database, keyring)
 
@@ -141,8 +139,8 @@ class Vault:
             return made
 
 
-def _box_secret(path: Path, random: Random) -> bytes:
-    """Read the box's secret; make it if it is not there."""
+def box_secret(path: Path, random: Random) -> bytes:
+    """Give the secret of this box, 32 bytes of a 0600 file; make it if it is not there."""
     with suppress(ConflictError):
         write_private(path, random(SECRET_BYTES))
     return read_private(path, limit=SECRET_BYTES)

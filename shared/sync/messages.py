@@ -33,6 +33,8 @@ class Mark(Message):
         return Cursor(self.applied, self.hash, self.archived)
 
 
+#: The open segment, the oldest undrained ones, and the oldest drained ones in no backup.
+_SEGMENTS_MAX = 1 + limits.SEGMENTS_IN_HELLO_MAX + limits.UNARCHIVED_IN_HELLO_MAX
 Marks = Annotated[list[Mark], Field(max_length=4 * (limits.SEGMENTS_IN_HELLO_MAX + 1))]
 
 
@@ -86,9 +88,7 @@ class Hello(Message):
     incarnation: Text
     version: Text
     backlog: Count
-    segments: Annotated[
-        list[HelloSegment], Field(min_length=1, max_length=limits.SEGMENTS_IN_HELLO_MAX + 1)
-    ]
+    segments: Annotated[list[HelloSegment], Field(min_length=1, max_length=_SEGMENTS_MAX)]
     cursors: Marks
 
 

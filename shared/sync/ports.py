@@ -75,10 +75,11 @@ class OutboxTransaction(Protocol):
         """
         ...
 
-    def out_segments(self, sealed: int) -> Sequence[OutSegment]:
-        """Give the open segment, then the ``sealed`` oldest ones that are not drained.
+    def out_segments(self, sealed: int, drained: int = 0) -> Sequence[OutSegment]:
+        """Give the open segment, then the oldest ``sealed`` and the oldest ``drained`` ones.
 
-        Drained: sealed, and applied equals the head in both lanes.
+        Drained: sealed before, and applied equals the head in both lanes. Once *archived* does,
+        too, a segment is given no more.
         """
         ...
 

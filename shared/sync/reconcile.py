@@ -34,7 +34,12 @@ def introduce(store: LinkTransaction, outage_us: int) -> Standing:
     return Standing(
         incarnation=store.peer_incarnation(),
         backlog=store.backlog(),
-        segments=[HelloSegment.of(out) for out in store.out_segments(limits.SEGMENTS_IN_HELLO_MAX)],
+        segments=[
+            HelloSegment.of(out)
+            for out in store.out_segments(
+                limits.SEGMENTS_IN_HELLO_MAX, limits.UNARCHIVED_IN_HELLO_MAX
+            )
+        ],
         cursors=marks_of(store.in_cursors(_PEER_SEGMENTS)),
     )
 

@@ -19,6 +19,25 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class BackupSettings(Section):
+    """Backups of the database, encrypted: they open here, and anywhere with the recovery secret."""
+
+    directory: Path | None = Field(
+        default=None,
+        description="Directory for scheduled backups, on another disk; empty makes none.",
+    )
+    hours: int = Field(default=24, ge=1, le=24 * 31, description="Hours between two backups.")
+    keep: int = Field(default=7, ge=1, le=1000, description="Backups that rotation retains.")
+    same_disk_counts: bool = Field(
+        default=False,
+        description="Let backups on the database's own file system count, because something else "
+        "copies them away.",
+    )
+    alarm_hours: int = Field(
+        default=50, ge=1, le=24 * 366, description="Age of the newest backup that raises an alarm."
+    )
+
+
 SettingsT = TypeVar("SettingsT", bound=Section)
 
 

@@ -112,7 +112,7 @@ class SqlNode(Node):
         tx = Transaction(self.connection, self.sink, self.now, self.world.bytes)
         tables, memory = Tables(tx, self.sink, self.peer, self.world), self.transaction()
         for ask in (
-            lambda store: store.out_segments(64),
+            lambda store: store.out_segments(64, 64),
             lambda store: store.backlog(),
             lambda store: store.in_cursors(64),
             lambda store: store.root(),

@@ -87,7 +87,7 @@ class MemoryTransaction(LinkTransaction):
         self.state.outbox[name, lane, number] = Row(number, data, digest, event.type)
         self.state.heads[name, lane] = Head(number, digest)
 
-    def out_segments(self, sealed: int) -> Sequence[OutSegment]:
+    def out_segments(self, sealed: int, drained: int = 0) -> Sequence[OutSegment]:
         open_name = next(reversed(self.state.out_segments), None)
         found = [
             OutSegment(
@@ -103,7 +103,13 @@ class MemoryTransaction(LinkTransaction):
             for out in found[:-1]
             if any(out.confirmed[lane].applied < out.heads[lane].sequence for lane in Lane)
         ]
-        return found[-1:] + undrained[:sealed]
+        unarchived = [
+            out
+            for out in found[:-1]
+            if out not in undrained
+            and any(out.confirmed[lane].archived < out.heads[lane].sequence for lane in Lane)
+        ]
+        return found[-1:] + undrained[:sealed] + unarchived[:drained]
 
     def out_rows(
         self, segment: str, lane: Lane, after: int, events: int, size: int

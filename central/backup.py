@@ -1,0 +1,107 @@
+"""Central's backups: with the server, without it, and putting one back as a new incarnation."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import delete
+
+from central import core
+from central.config import CentralSettings
+from central.core import VERSION, Core
+from central.inventory import audit
+from central.sync import books, directives
+from shared.kernel.ids import Random
+from shared.store.backup import Header, Progress
+from shared.store.backups import Archived, Backups, Origin, Rules
+from shared.store.outbox import Outbox
+from shared.store.restoring import Restoring, restore
+from shared.store.schema import session
+from shared.store.transaction import Transaction
+from shared.system.clock import SystemClock
+from shared.system.files import private_directory
+from shared.system.processes import hold_lock
+from shared.web.pages import utc_text
+
+_PRODUCT = "central"
+
+
+def of_central(
+    central: Core, random: Random, archived: Callable[[Archived], Awaitable[None]] | None = None
+) -> Backups:
+    """Make what backs up this central; ``archived`` is told which watermarks rose."""
+    settings = central.settings
+    return Backups(
+        central.storage.database,
+        central.vault.keyring,
+        Origin(_PRODUCT, settings.host, VERSION, settings.database_path),
+        Rules.of(settings.backup),
+        clock=central.clock,
+        random=random,
+        archived=archived,
+    )
+
+
+def make_offline(settings: CentralSettings, target: Path, progress: Progress) -> Mapping[str, Any]:
+    """Back up a central that does not run; gives the row of the backup."""
+    core.require_founded(settings)
+    return _locked(settings, _make_offline(settings, target, progress))
+
+
+def put_back(
+    settings: CentralSettings, path: Path, ask_secret: Callable[[], str], progress: Progress
+) -> str:
+    """Restore onto this box; gives what the administrator must know."""
+    private_directory(settings.state)
+    return _locked(settings, _put_back(settings, path, ask_secret, progress))
+
+
+async def _make_offline(
+    settings: CentralSettings, target: Path, progress: Progress
+) -> Mapping[str, Any]:
+    async with core.opened(settings) as central:
+        backups = of_central(central, os.urandom)
+        backups.observe = progress
+        return asdict(await backups.make(target))
+
+
+async def _put_back(
+    settings: CentralSettings, path: Path, ask_secret: Callable[[], str], progress: Progress
+) -> str:
+    to = Restoring(
+        product=_PRODUCT,
+        database=settings.database_path,
+        box_path=settings.box_slot_path,
+        clock=SystemClock(),
+        random=os.urandom,
+        sink=Outbox.of_central(VERSION, books.enter),
+        ask_recovery=ask_secret,
+        settle=_settle,
+    )
+    header, manifest = await restore(path, to, progress)
+    return (
+        f"Central is as it was at {utc_text(header.created_at_us)} UTC, as a new incarnation.\n"
+        f"{manifest.events:,} events of {len(manifest.peers):,} gateways are in it; what came "
+        "later the gateways send again.\n"
+        "Next: `tma-central broker config DIR`, start mosquitto, then `tma-central run`."
+    )
+
+
+def _settle(tx: Transaction, header: Header) -> None:
+    """Begin another life of this database: nobody stays logged in, gateways notice."""
+    former = directives.renew_incarnation(tx)
+    tx.execute(delete(session))
+    detail = {"backup_id": header.backup_id, "made_at_us": header.created_at_us, "former": former}
+    audit.add(tx, "system", "central.restored", header.name, detail)
+
+
+def _locked(settings: CentralSettings, work: Any) -> Any:
+    """Run while no server can."""
+    lock = hold_lock(settings.state / "central.lock")
+    try:
+        return asyncio.run(work)
+    finally:
+        os.close(lock)
