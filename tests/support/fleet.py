@@ -83,6 +83,7 @@ class Central:
     broker: ManagedProcess = field(init=False)
     relay: ManagedProcess = field(init=False)
     admin_password: str = ""
+    recovery_secret: str = ""
     admin_token: str = ""
     ca_bundle: str = ""
     settings: dict[str, dict[str, object]] = field(default_factory=dict)
@@ -155,6 +156,7 @@ class Central:
         """Make CAs, keys and administrator, and the broker's configuration; start everything."""
         founded = json.loads(self.command("init", "--json"))
         self.admin_password = founded["password"]
+        self.recovery_secret = founded["recovery_secret"]
         self.command("broker", "config", str(self.broker_config.parent))
         self.start_broker()
         self.relay.start()

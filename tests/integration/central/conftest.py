@@ -19,7 +19,9 @@ _NAMES = itertools.count(1)
 @pytest.fixture(scope="session")
 def central(tmp_path_factory: pytest.TempPathFactory) -> Generator[Central]:
     blocks = PortBlocks()
-    made = Central(tmp_path_factory.mktemp("central") / "central", Ports(blocks.take()))
+    settings: dict[str, dict[str, object]] = {"backup": {"same_disk_counts": True, "keep": 2}}
+    folder = tmp_path_factory.mktemp("central") / "central"
+    made = Central(folder, Ports(blocks.take()), settings=settings)
     try:
         made.found()
         yield made
