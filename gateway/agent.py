@@ -44,6 +44,7 @@ from shared.kernel.clock import US_PER_SECOND, ClockQuality
 from shared.kernel.errors import TmaError
 from shared.store import pruning
 from shared.store.access import Access
+from shared.store.backups import Backups
 from shared.store.crls import SqlCrls
 from shared.store.database import Database
 from shared.store.kept import Kept
@@ -191,14 +192,7 @@ class Agent:
         self._authority_renewal = self._make_authority_renewal()
         self._errands = Errands(commands=self._commands(), database=database, clock=clock)
         self._observation = Observation(self._sources())
-        self._backups = backup.of_gateway(
-            ground.settings,
-            ground.identity.name,
-            database,
-            ground.vault.keyring,
-            clock=clock,
-            random=os.urandom,
-        )
+        self._backups = self._make_backups()
         self._recovered = 0
         self._status: StatusService
 
@@ -235,6 +229,17 @@ class Agent:
             link=self._link,
             issuance=self._issuance,
             clock=ground.clock,
+        )
+
+    def _make_backups(self) -> Backups:
+        ground = self._ground
+        return backup.of_gateway(
+            ground.settings,
+            ground.identity.name,
+            ground.database,
+            ground.vault.keyring,
+            clock=ground.clock,
+            random=os.urandom,
         )
 
     async def start(self) -> None:
