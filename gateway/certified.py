@@ -4,15 +4,14 @@ from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sqlalchemy import bindparam, insert, select, update
 
 from shared.hsm.client import HsmClient
 from shared.kernel.clock import utc_us_of
 from shared.kernel.errors import UntrustedError
-from shared.pki import keys
-from shared.pki.signed import ALGORITHM
+from shared.pki import algorithms, keys
+from shared.pki.keys import PublicKey
 from shared.store.schema import ca
 from shared.store.transaction import Transaction
 
@@ -32,11 +31,9 @@ async def prove(client: HsmClient, label: str, context: str, authority: bytes) -
     Raises UntrustedError, TokenUnavailableError.
     """
     proof = await client.prove(label, context.encode())
-    key = x509.load_der_x509_certificate(authority).public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise UntrustedError("The CA certificate has a key of a type that is not used here.")
+    key = _key(authority)
     try:
-        key.verify(proof.signature, proof.statement, ALGORITHM)
+        algorithms.usual(key).verify(key, proof.statement, proof.signature)
     except InvalidSignature as error:
         raise UntrustedError("The token did not prove the key of the CA certificate.") from error
 
@@ -75,10 +72,14 @@ def store(
 
 def ca_id(der: bytes) -> str:
     """Name the CA of a DER certificate."""
-    key = x509.load_der_x509_certificate(der).public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey):
+    return keys.ca_id(_key(der))
+
+
+def _key(der: bytes) -> PublicKey:
+    key = keys.of(x509.load_der_x509_certificate(der))
+    if key is None:
         raise UntrustedError("A CA certificate has a key of a type that is not used here.")
-    return keys.ca_id(key)
+    return key
 
 
 def _row(

@@ -12,13 +12,13 @@ from typing import Final, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from sqlalchemy import select
 
 from shared.kernel.errors import ConflictError
 from shared.pki import formats, keys
-from shared.pki.signed import HASH
 from shared.store.database import Database
 from shared.store.schema import fact
 from shared.store.vault import Vault
@@ -80,7 +80,7 @@ class Identity:
 def csr(key: ec.EllipticCurvePrivateKey, name: str) -> bytes:
     """Prove a key by a PKCS#10 request (DER) that bears the gateway's name."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, HASH)
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, SHA256())
     return request.public_bytes(Encoding.DER)
 
 

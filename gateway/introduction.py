@@ -15,7 +15,6 @@ from aiohttp import (
     ClientTimeout,
 )
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.kernel.errors import UnavailableError, UntrustedError
@@ -63,10 +62,8 @@ async def _transport_root(session: ClientSession, token: JoinToken) -> x509.Cert
         root = x509.load_der_x509_certificate(der)
     except ValueError as error:
         raise UntrustedError(f"The server at {token.address} gives no transport root.") from error
-    key = root.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey) or (
-        join.spki_hash(keys.spki(key)) != token.transport_root_hash
-    ):
+    key = keys.of(root)
+    if key is None or join.spki_hash(keys.spki(key)) != token.transport_root_hash:
         raise UntrustedError(
             f"The server at {token.address} is not the central that made this join token.",
             remedy="Do not use this network for joining until it is known who answers there.",

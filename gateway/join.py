@@ -132,7 +132,7 @@ def _key_label(transaction: Transaction) -> str:
 
 def _check(answer: JoinAnswer, token: JoinToken, born: _Born, now: Instant) -> None:
     """Believe nothing that the token's pins and our own keys do not bear out."""
-    authority = x509.load_der_x509_csr(born.authority_csr).public_key()
+    authority = x509.load_der_x509_csr(born.authority_csr)
     expected = {
         "name": (answer.name, token.name),
         "directive key": (spki_hash(answer.directive_key), token.directive_key_hash),
@@ -152,11 +152,12 @@ def _check(answer: JoinAnswer, token: JoinToken, born: _Born, now: Instant) -> N
 
 
 def _key_hash(certificate: bytes) -> bytes:
-    return _hash_of(x509.load_der_x509_certificate(certificate).public_key())
+    return _hash_of(x509.load_der_x509_certificate(certificate))
 
 
-def _hash_of(key: object) -> bytes:
-    if not isinstance(key, ec.EllipticCurvePublicKey):
+def _hash_of(holder: x509.Certificate | x509.CertificateSigningRequest) -> bytes:
+    key = keys.of(holder)
+    if key is None:
         raise UntrustedError("Central's answer holds a key of a type that is not used here.")
     return spki_hash(keys.spki(key))
 

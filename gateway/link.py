@@ -188,4 +188,4 @@ def _tls(identity: Identity) -> ssl.SSLContext:
 def _directive_key(pinned: bytes, kid: bytes) -> ec.EllipticCurvePublicKey:
     if kid != spki_hash(pinned):
         raise UntrustedError("This is not signed by the directive key that was pinned at the join.")
-    return keys.load_spki(pinned)
+    return keys.load_p256(pinned)

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
@@ -20,7 +21,6 @@ from shared.kernel.clock import US_PER_SECOND, Clock, datetime_of, utc_us_of
 from shared.kernel.errors import NotFoundError, RefusedError
 from shared.pki import formats, keys, names
 from shared.pki.plan import AltName, AltNameKind, NameAttribute
-from shared.pki.signed import HASH
 from shared.policy.request import EnrollmentRequest, Operation
 from shared.store.database import Database
 from shared.store.transaction import Transaction
@@ -146,7 +146,7 @@ def _self_signed(key: ec.EllipticCurvePrivateKey, hosts: Sequence[str], now_us: 
         .not_valid_before(datetime_of(now_us - _DAY_US))
         .not_valid_after(datetime_of(now_us + 365 * _DAY_US))
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        .sign(key, HASH)
+        .sign(key, SHA256())
     )
     return certificate.public_bytes(Encoding.DER)
 

@@ -12,6 +12,7 @@ from shared.hsm.settings import KNOWN_MODULES
 from shared.hsm.software import SoftwareProvider
 from shared.kernel.errors import TmaError
 from shared.pki import keywrap
+from shared.pki.keys import KeyType
 from shared.system import files
 
 _console = Console(highlight=False)
@@ -38,10 +39,13 @@ def token(
         str | None,
         typer.Option(help="Label of a CA key to make now; a gateway makes its own when it joins."),
     ] = None,
+    key_type: Annotated[
+        KeyType, typer.Option(help="Type of that key. RSA takes a token seconds to minutes.")
+    ] = KeyType.EC_P256,
     module: Annotated[Path, typer.Option(help="PKCS#11 module.")] = KNOWN_MODULES[0],
     slot: Annotated[int | None, typer.Option(help="Slot; default: the only empty one.")] = None,
 ) -> None:
-    """Initialise an empty token and, if asked, make a P-256 key that cannot leave it.
+    """Initialise an empty token and, if asked, make a key that cannot leave it.
 
     Both PINs are made here and written to files; an existing file or token is never overwritten.
     For SoftHSM2 set SOFTHSM2_CONF to a configuration with a private token directory first.
@@ -51,6 +55,7 @@ def token(
         module=module,
         label=label,
         key=key,
+        kind=key_type,
         pin_file=pin_file.absolute(),
         so_pin_file=so_pin_file.absolute(),
         slot=slot,

@@ -18,6 +18,7 @@ from shared.hsm.pkcs11 import Pkcs11Provider
 from shared.hsm.provider import PinRefusedError, SeveralTokensError, TokenLostError
 from shared.hsm.uri import Pkcs11Uri
 from shared.kernel.errors import BadRequestError, ConflictError, UnavailableError
+from shared.pki.keys import KeyType
 from shared.system import files
 
 _READ_WRITE, _SECURITY_OFFICER = 0x6, 0  # CKF_SERIAL_SESSION | CKF_RW_SESSION, CKU_SO
@@ -45,21 +46,22 @@ def initialise(
     module: Path,
     label: str,
     key: str | None,
+    kind: KeyType,
     pin_file: Path,
     so_pin_file: Path,
     slot: int | None,
 ) -> InitialisedToken:
-    """Initialise the token in ``slot`` (None: the only empty one); make a P-256 key, if named.
+    """Initialise the token in ``slot`` (None: the only empty one); make a key, if named.
 
-    Raises BadRequestError, ConflictError when the label is taken, a file exists or the slot's
-    token is in use, UnavailableError when the module fails.
+    Raises BadRequestError (also for a type that tokens do not make), ConflictError when the label
+    is taken, a file exists or the slot's token is in use, UnavailableError when the module fails.
     """
     if not 0 < len(label.encode()) <= _LABEL_BYTES_MAX:
         raise BadRequestError(f"A token label has 1 to {_LABEL_BYTES_MAX} bytes.")
     try:
         serial = _initialise(module, label, pin_file, so_pin_file, slot)
         uri = Pkcs11Uri(module, f"file:{pin_file}", label, serial, None, None)
-        spki = None if key is None else _generate(uri, key, pin_file)
+        spki = None if key is None else _generate(uri, key, kind, pin_file)
     except (PyKCS11.PyKCS11Error, TokenLostError, SeveralTokensError, PinRefusedError) as error:
         raise UnavailableError(
             f"The module {module} failed: {error}.",
@@ -92,14 +94,14 @@ def _initialise(
     return serial
 
 
-def _generate(uri: Pkcs11Uri, key: str, pin_file: Path) -> bytes:
+def _generate(uri: Pkcs11Uri, key: str, kind: KeyType, pin_file: Path) -> bytes:
     """Make the key through the same provider that will use it, which checks its attributes."""
     provider = Pkcs11Provider(uri)
     try:
         if provider.find() is None:
             raise UnavailableError("The token vanished after it was initialised.")
         provider.login(files.read_private(pin_file, limit=_LABEL_BYTES_MAX))
-        return provider.generate(key)
+        return provider.generate(key, kind)
     finally:
         provider.drop()
 

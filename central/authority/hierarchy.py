@@ -5,19 +5,18 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import bindparam, insert, select
 
 from central.authority import plans
 from shared.hsm.software import SoftwareIssuingKey
 from shared.issuance.ports import IssuingKey, Priority, Purpose
 from shared.kernel.clock import utc_us_of
-from shared.kernel.errors import IntegrityError, NotFoundError
+from shared.kernel.errors import NotFoundError
 from shared.kernel.ids import Random, random_serial, serial_text
-from shared.pki import certificates, keys
+from shared.pki import algorithms, certificates, keys
 from shared.pki.certificates import Issuer
+from shared.pki.keys import PrivateKey
 from shared.pki.plan import Plan
-from shared.pki.signed import ALGORITHM
 from shared.store.certificates import record_issued
 from shared.store.database import Database
 from shared.store.schema import ca
@@ -51,7 +50,7 @@ class Hierarchy:
         async def key(kind: str, *parents: bytes) -> SoftwareIssuingKey:
             row = rows[kind]
             issuer = issuer_of(row.der, parents, status_url if kind != TRANSPORT else None)
-            return SoftwareIssuingKey(issuer, await vault.key(_key_name(row.ca_id)))
+            return SoftwareIssuingKey(issuer, await vault.private_key(_key_name(row.ca_id)))
 
         root = await key(ROOT)
         return cls(
@@ -90,10 +89,7 @@ def issuer_of(der: bytes, parents: Sequence[bytes], status_url: str | None) -> I
     Without ``status_url`` its certificates point nowhere: nobody asks about transport identities.
     """
     certificate = x509.load_der_x509_certificate(der)
-    public_key = certificate.public_key()
-    if not isinstance(public_key, ec.EllipticCurvePublicKey):
-        raise IntegrityError("A stored CA certificate has a key of a type that cannot issue.")
-    ca_id = keys.ca_id(public_key)
+    ca_id = keys.ca_id(keys.of_ca(certificate))
     if status_url is None:
         return Issuer(ca_id, certificate, (der, *parents))
     return Issuer(
@@ -114,7 +110,7 @@ class NewAuthority:
     name: str
     parent_id: str | None
     key: SoftwareIssuingKey
-    private_key: ec.EllipticCurvePrivateKey
+    private_key: PrivateKey
 
     @property
     def der(self) -> bytes:
@@ -144,9 +140,11 @@ class Founder:
     ) -> NewAuthority:
         private_key = keys.generate()
         plan = self._plan(title, private_key, path_length)
-        tbs = certificates.unsigned_root(plan, random_serial(self.random))
-        signature = private_key.sign(tbs, ALGORITHM)
-        der = certificates.assemble_root(tbs, signature, private_key.public_key())
+        public_key = private_key.public_key()
+        algorithm = algorithms.usual(public_key)
+        tbs = certificates.unsigned_root(plan, random_serial(self.random), algorithm)
+        signature = algorithm.sign(private_key, tbs)
+        der = certificates.assemble_root(tbs, signature, public_key, algorithm)
         key = SoftwareIssuingKey(issuer_of(der, (), status_url), private_key)
         return NewAuthority(kind, self._name(title), None, key, private_key)
 
@@ -160,7 +158,7 @@ class Founder:
         key = SoftwareIssuingKey(issuer, private_key)
         return NewAuthority(kind, self._name(title), parent.key.issuer.ca_id, key, private_key)
 
-    def _plan(self, title: str, key: ec.EllipticCurvePrivateKey, path_length: int) -> Plan:
+    def _plan(self, title: str, key: PrivateKey, path_length: int) -> Plan:
         return plans.authority(
             self._name(title),
             self.organization,

@@ -372,9 +372,7 @@ def _earlier(transaction: Transaction, request: JoinRequest, proven: _Proven) ->
 
 
 def _ca_id(der: bytes) -> str:
-    public_key = x509.load_der_x509_certificate(der).public_key()
-    assert isinstance(public_key, ec.EllipticCurvePublicKey)
-    return keys.ca_id(public_key)
+    return keys.ca_id(keys.of_ca(x509.load_der_x509_certificate(der)))
 
 
 def _nothing_to_apply(transaction: Transaction, event: Event) -> None:

@@ -177,5 +177,5 @@ def _find(spkis: list[bytes], kid: bytes) -> ec.EllipticCurvePublicKey:
     """Accept the gateway's event-signing keys and no other."""
     for spki in spkis:
         if kid == hashlib.sha256(spki).digest():
-            return keys.load_spki(spki)
+            return keys.load_p256(spki)
     raise UntrustedError("It is signed by another key than the one that joined.")

@@ -17,10 +17,12 @@ from shared.kernel.errors import (
     TokenUnavailableError,
 )
 from shared.pki.certificates import Issuer
+from shared.pki.keys import KeyType
 from shared.pki.plan import NameAttribute
 
 #: How much longer than its deadline an answer is waited for: the key may just be at work.
 _GRACE_S = 5.0
+_GENERATION_S = 600.0
 _NO_DAEMON = "The key service (tma-hsmd) does not answer on its socket."
 _START_IT = "Start tma-hsmd; it keeps looking for its token by itself."
 
@@ -123,7 +125,9 @@ class HsmClient:
         reference: str,
         deadline_s: float | None = None,
     ) -> bytes:
-        """Sign a DER TBS with the key of this label; gives the DER ECDSA signature.
+        """Sign a DER TBS with the key of this label and the algorithm that it names.
+
+        Gives the signature value as documents hold it.
 
         Calls made in one turn of the event loop travel in one frame.
         """
@@ -153,12 +157,12 @@ class HsmClient:
         """Ask how token and queue are."""
         return TokenState(**await self._ask("state"))
 
-    async def generate(self, key: str) -> bytes:
-        """Make a P-256 key with this label; gives its DER SubjectPublicKeyInfo.
+    async def generate(self, key: str, kind: KeyType = KeyType.EC_P256) -> bytes:
+        """Make a key with this label; gives its DER SubjectPublicKeyInfo.
 
-        Raises ConflictError when the label is taken.
+        Raises ConflictError when the label is taken. RSA keys take seconds to minutes on a token.
         """
-        return await self._ask("generate", key=key)
+        return await self._ask("generate", within_s=_GENERATION_S, key=key, kind=kind.value)
 
     async def birth_csr(self, key: str, subject: tuple[NameAttribute, ...]) -> bytes:
         """Let the daemon make and sign a PKCS#10 request for its key; gives DER."""

@@ -9,13 +9,13 @@ from typing import Self, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from shared.issuance.ports import Purpose
 from shared.kernel.clock import US_PER_SECOND, utc_us_of
 from shared.kernel.errors import ForbiddenError
-from shared.pki import keys
+from shared.pki import algorithms, keys
+from shared.pki.algorithms import SignatureAlgorithm
 from shared.pki.signed import SEQUENCE, tlv
 
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
@@ -26,7 +26,6 @@ OWN_RESPONDER_VALIDITY_MAX_US = 7 * 24 * 3600 * US_PER_SECOND
 #: the long form), so that a proof can never be read as a certificate, a CRL or a request.
 PROOF_PREFIX = b"\xffTMA Edge proof of possession 1\x00"
 
-_ECDSA_WITH_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
 _NO_SIGNATURE = bytes.fromhex("030100")  # an empty BIT STRING
 _CERTIFICATE_V3 = bytes.fromhex("a003020102")
 _CRL_V2 = bytes.fromhex("020101")
@@ -34,6 +33,7 @@ _REQUEST_V1 = bytes.fromhex("020100")
 _NO_ATTRIBUTES = bytes.fromhex("a000")
 _INTEGER = b"\x02"
 _SHORT_LENGTH_MAX = 0x7F
+_DOCUMENT_BYTES_MIN = 16
 
 #: What the parser raises on input that is not what it says it is.
 _UNREADABLE = (
@@ -52,11 +52,13 @@ _OF_ISSUING_CA = frozenset(Purpose) - {Purpose.CA}
 class Authority:
     """What one CA key may do.
 
+    ``algorithms`` are those that it may sign with: each document names its own.
     ``subject`` is the CA's name in DER; ``path_length`` that of its certificate (RFC 5280
     §4.2.1.9, None: unlimited); ``responder`` the DER SubjectPublicKeyInfo of central's OCSP key
     for this CA, None while none is pinned.
     """
 
+    algorithms: tuple[SignatureAlgorithm, ...]
     subject: bytes
     path_length: int | None
     purposes: frozenset[Purpose]
@@ -83,19 +85,29 @@ class Authority:
         path_length = constraints.value.path_length
         if purposes is None:
             purposes = _OF_ISSUING_CA if path_length == 0 else _OF_CA_OF_CAS
-        return cls(certificate.subject.public_bytes(), path_length, purposes, responder)
+        kind = keys.key_type(keys.spki(keys.of_ca(certificate)))
+        assert kind is not None  # of_ca saw to it
+        return cls(
+            algorithms.fitting(kind),
+            certificate.subject.public_bytes(),
+            path_length,
+            purposes,
+            responder,
+        )
 
 
-def check(document: bytes, purpose: Purpose, authority: Authority) -> None:
-    """Let pass a DER TBS that this authority may sign for this purpose; ForbiddenError else."""
+def check(document: bytes, purpose: Purpose, authority: Authority) -> SignatureAlgorithm:
+    """Let pass a DER TBS that this authority may sign for this purpose; ForbiddenError else.
+
+    Gives the algorithm that the document says it is signed with.
+    """
     if purpose not in authority.purposes:
         raise ForbiddenError(f"This key does not sign documents for the purpose {purpose.value}.")
     if purpose is Purpose.BIRTH_CSR:
         raise ForbiddenError("A certification request is made by the signer itself.")
     if purpose is Purpose.CRL:
-        _check_crl(document, authority)
-    else:
-        _check_certificate(document, purpose, authority)
+        return _check_crl(document, authority)
+    return _check_certificate(document, purpose, authority)
 
 
 def certification_request_info(subject: x509.Name, spki: bytes) -> bytes:
@@ -103,28 +115,41 @@ def certification_request_info(subject: x509.Name, spki: bytes) -> bytes:
     return tlv(SEQUENCE, _REQUEST_V1 + subject.public_bytes() + spki + _NO_ATTRIBUTES)
 
 
-def _check_crl(document: bytes, authority: Authority) -> None:
+def _check_crl(document: bytes, authority: Authority) -> SignatureAlgorithm:
     start = _body_start(document)
-    _require_issuer(document, start, _CRL_V2, authority)
+    algorithm = _named_algorithm(document, start, _CRL_V2, authority)
     try:
-        crl = x509.load_der_x509_crl(_unsigned(document))
+        crl = x509.load_der_x509_crl(_unsigned(document, algorithm))
         point = _extension(crl.extensions, x509.IssuingDistributionPoint)
     except _UNREADABLE as error:
         raise ForbiddenError("The document to sign is not a well-formed TBSCertList.") from error
     if point is not None and point.indirect_crl:
         raise ForbiddenError("A CRL of this key lists its own certificates only.")
+    return algorithm
 
 
-def _check_certificate(document: bytes, purpose: Purpose, authority: Authority) -> None:
+def _check_certificate(
+    document: bytes, purpose: Purpose, authority: Authority
+) -> SignatureAlgorithm:
     start = _body_start(document)
     if not document.startswith(_CERTIFICATE_V3, start):
         raise ForbiddenError("The document to sign is not a TBSCertificate of version 3.")
-    _require_issuer(document, _serial_end(document, start + len(_CERTIFICATE_V3)), b"", authority)
+    issuer = _serial_end(document, start + len(_CERTIFICATE_V3))
+    algorithm = _named_algorithm(document, issuer, b"", authority)
     try:
-        certificate = x509.load_der_x509_certificate(_unsigned(document))
-        extensions = certificate.extensions
+        certificate = x509.load_der_x509_certificate(_unsigned(document, algorithm))
+        _check_content(certificate, certificate.extensions, purpose, authority)
     except _UNREADABLE as error:
         raise ForbiddenError("The document to sign is not a well-formed certificate.") from error
+    return algorithm
+
+
+def _check_content(
+    certificate: x509.Certificate,
+    extensions: x509.Extensions,
+    purpose: Purpose,
+    authority: Authority,
+) -> None:
     if purpose is Purpose.CA:
         _check_ca(extensions, authority)
         return
@@ -177,23 +202,25 @@ def _check_central_responder(certificate: x509.Certificate, authority: Authority
 
 
 def spki_of(certificate: x509.Certificate) -> bytes | None:
-    """Give a certificate's DER SubjectPublicKeyInfo; None when it is not an EC key."""
-    try:
-        key = certificate.public_key()
-    except _UNREADABLE:
-        return None
-    return keys.spki(key) if isinstance(key, ec.EllipticCurvePublicKey) else None
+    """Give a certificate's DER SubjectPublicKeyInfo; None when its type is not known here."""
+    key = keys.of(certificate)
+    return None if key is None else keys.spki(key)
 
 
-def _require_issuer(document: bytes, start: int, before: bytes, authority: Authority) -> None:
+def _named_algorithm(
+    document: bytes, start: int, before: bytes, authority: Authority
+) -> SignatureAlgorithm:
     """Compare signature algorithm and issuer byte for byte where the ASN.1 puts them."""
-    if not document.startswith(before + _ECDSA_WITH_SHA256 + authority.subject, start):
-        raise ForbiddenError("The document must name this CA as its issuer, with ECDSA-SHA256.")
+    for algorithm in authority.algorithms:
+        if document.startswith(before + algorithm.identifier + authority.subject, start):
+            return algorithm
+    known = ", ".join(algorithm.name for algorithm in authority.algorithms)
+    raise ForbiddenError(f"The document must name this CA as its issuer, with one of {known}.")
 
 
 def _body_start(document: bytes) -> int:
     """Skip the tag and length of the outer SEQUENCE (X.690 §8.1.3)."""
-    if not document.startswith(bytes((SEQUENCE,))) or len(document) < len(_ECDSA_WITH_SHA256):
+    if not document.startswith(bytes((SEQUENCE,))) or len(document) < _DOCUMENT_BYTES_MIN:
         raise ForbiddenError("The document to sign is not DER.")
     return 2 if document[1] <= _SHORT_LENGTH_MAX else 2 + (document[1] & _SHORT_LENGTH_MAX)
 
@@ -214,6 +241,6 @@ def _extension(extensions: x509.Extensions, kind: type[_Extension]) -> _Extensio
     return None
 
 
-def _unsigned(document: bytes) -> bytes:
+def _unsigned(document: bytes, algorithm: SignatureAlgorithm) -> bytes:
     """Give a TBS the form of a signed document, so that the strict parser reads it."""
-    return tlv(SEQUENCE, document + _ECDSA_WITH_SHA256 + _NO_SIGNATURE)
+    return tlv(SEQUENCE, document + algorithm.identifier + _NO_SIGNATURE)

@@ -31,8 +31,9 @@ from shared.kernel.errors import (
     TokenUnavailableError,
 )
 from shared.kernel.ids import Random
-from shared.pki import keys
-from shared.pki.signed import ALGORITHM
+from shared.pki import algorithms, keys
+from shared.pki.algorithms import SignatureAlgorithm
+from shared.pki.keys import KeyType
 
 _LOG = logging.getLogger(__name__)
 _NS_PER_S = 1_000_000_000
@@ -134,14 +135,14 @@ class TokenKeeper:
         """Whether the next poll should come soon."""
         return self.snapshot.state in {State.SETTLING, State.DEGRADED}
 
-    def sign(self, key: str, data: bytes) -> bytes:
+    def sign(self, key: str, data: bytes, algorithm: SignatureAlgorithm) -> bytes:
         """Use a key; raises TokenUnavailableError, OutcomeUnknownError, NotFoundError."""
         if not self.snapshot.ready:
             raise self.unavailable()
         if key not in self.snapshot.keys:
             raise self.unknown_key(key)
         try:
-            return self._provider.sign(key, data)
+            return self._provider.sign(key, data, algorithm)
         except TokenLostError as error:
             self._lost(str(error))
             if error.used:
@@ -150,14 +151,21 @@ class TokenKeeper:
                 ) from error
             raise self.unavailable() from error
 
-    def generate(self, key: str) -> bytes:
+    def prove(self, key: str, statement: bytes) -> bytes:
+        """Sign what is no document with the usual algorithm of the key; errors as of ``sign``."""
+        spki = self.snapshot.keys.get(key)
+        if spki is None:
+            raise self.unknown_key(key) if self.snapshot.ready else self.unavailable()
+        return self.sign(key, statement, algorithms.usual(keys.load_spki(spki)))
+
+    def generate(self, key: str, kind: KeyType) -> bytes:
         """Make a key and trust it; gives its DER SubjectPublicKeyInfo. Raises ConflictError."""
         if not self.snapshot.is_open:
             raise self.unavailable()
         if key in self.snapshot.keys or self._memory.public_key(key) is not None:
             raise ConflictError(f"There is a key {key} already; keys are never overwritten.")
         try:
-            self._provider.generate(key)
+            self._provider.generate(key, kind)
             if self._found is not None:
                 self._verify(self._found)
         except TokenLostError as error:
@@ -241,12 +249,16 @@ class TokenKeeper:
         if certificate is not None:
             expected = spki_of(certificate) or b""
         challenge = PROOF_PREFIX + self._random(_CHALLENGE_BYTES)
-        signature = self._provider.sign(key, challenge)
-        try:
-            keys.load_spki(expected).verify(signature, challenge, ALGORITHM)
-        except (InvalidSignature, TmaError):
+        if expected != shown:
             return False
-        return expected == shown
+        public_key = keys.load_spki(expected)
+        algorithm = algorithms.usual(public_key)
+        signature = self._provider.sign(key, challenge, algorithm)
+        try:
+            algorithm.verify(public_key, challenge, signature)
+        except InvalidSignature:
+            return False
+        return True
 
     def _lost(self, reason: str) -> None:
         """Drop the token; the next polls look for it again."""

@@ -2,27 +2,24 @@
 
 python-pkcs11 crashes when two threads use a module (research/hsm.md §0): one thread calls this.
 Old sessions and handles never recover and closing one logs out all, so a lost token is dropped by
-starting the module anew. Data is hashed here: not every token has ECDSA with a hash.
+starting the module anew. ``pkcs11_keys`` knows key types and mechanisms.
 """
 
-import hashlib
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import pkcs11
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, TokenFlag
+from pkcs11 import Attribute, ObjectClass, TokenFlag
 
+from shared.hsm import pkcs11_keys
 from shared.hsm.provider import FoundToken, PinRefusedError, SeveralTokensError, TokenLostError
 from shared.hsm.uri import Pkcs11Uri
 from shared.kernel.errors import IntegrityError
 from shared.pki import keys
+from shared.pki.algorithms import SignatureAlgorithm
+from shared.pki.keys import KeyType
 
-_P256 = bytes.fromhex("06082a8648ce3d030107")  # ECParameters: namedCurve (RFC 5480 §2.1.1)
-_POINT_BYTES = 65
-_HALF_SIGNATURE_BYTES = 32
 _PIN_IN_DOUBT = (
     TokenFlag.USER_PIN_COUNT_LOW | TokenFlag.USER_PIN_FINAL_TRY | TokenFlag.USER_PIN_LOCKED
 )
@@ -77,7 +74,7 @@ class Pkcs11Provider:
             if not tokens:
                 return None
             self._token = tokens[0]
-            public_keys = _public_keys(self._token.open()).values()
+            public_keys = pkcs11_keys.public_keys(self._token.open()).values()
             return FoundToken(
                 label=self._token.label,
                 serial=_serial(self._token),
@@ -103,40 +100,26 @@ class Pkcs11Provider:
     def keys(self) -> dict[str, bytes]:
         """List the key pairs by label; private keys without a public twin are left out."""
         with _lost_on_error():
-            public_keys = _public_keys(self._session)
+            public_keys = pkcs11_keys.public_keys(self._session)
             self._private = {
                 key.label: key
-                for key in self._session.get_objects(
-                    {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.KEY_TYPE: KeyType.EC}
-                )
+                for key in self._session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY})
                 if key.label in public_keys
             }
             return {label: public_keys[label] for label in self._private}
 
-    def sign(self, key: str, data: bytes) -> bytes:
-        """Sign; tokens answer r and s as two halves."""
-        digest = hashlib.sha256(data).digest()
+    def sign(self, key: str, data: bytes, algorithm: SignatureAlgorithm) -> bytes:
+        """Sign on the token."""
         try:
-            raw = self._private[key].sign(digest, mechanism=Mechanism.ECDSA)
+            return pkcs11_keys.sign(self._private[key], data, algorithm)
         except pkcs11.PKCS11Error as error:
             used = not isinstance(error, _NOT_USED)
             raise TokenLostError(type(error).__name__, used=used) from error
-        r, s = raw[:_HALF_SIGNATURE_BYTES], raw[_HALF_SIGNATURE_BYTES:]
-        return encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big"))
 
-    def generate(self, key: str) -> bytes:
+    def generate(self, key: str, kind: KeyType) -> bytes:
         """Make a key pair on the token, named by label and by CKA_ID = subject key identifier."""
         with _lost_on_error():
-            parameters = self._session.create_domain_parameters(
-                KeyType.EC, {Attribute.EC_PARAMS: _P256}, local=True
-            )
-            public, private = parameters.generate_keypair(
-                store=True,
-                label=key,
-                capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY,
-                private_template={Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False},
-            )
-            spki = _spki(public)
+            public, private, spki = pkcs11_keys.generate(self._session, key, kind)
             for half in (public, private):
                 half[Attribute.ID] = keys.key_identifier(spki)
             wrong = [name.name for name, value in _CAPTIVE.items() if private[name] is not value]
@@ -177,19 +160,3 @@ def _lost_on_error() -> Generator[None]:
 
 def _serial(token: Any) -> str:
     return token.serial.decode("ascii", "replace").strip()
-
-
-def _public_keys(session: Any) -> dict[str, bytes]:
-    """Read the P-256 public key objects: label to DER SubjectPublicKeyInfo."""
-    wanted = {
-        Attribute.CLASS: ObjectClass.PUBLIC_KEY,
-        Attribute.KEY_TYPE: KeyType.EC,
-        Attribute.EC_PARAMS: _P256,
-    }
-    return {key.label: _spki(key) for key in session.get_objects(wanted)}
-
-
-def _spki(public_key: Any) -> bytes:
-    """CKA_EC_POINT is a DER OCTET STRING of the point; some tokens give the bare point."""
-    point = public_key[Attribute.EC_POINT][-_POINT_BYTES:]
-    return keys.spki(ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point))

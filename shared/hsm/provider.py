@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from shared.kernel.errors import UnavailableError
+from shared.pki.algorithms import SignatureAlgorithm
+from shared.pki.keys import KeyType
 
 
 class TokenLostError(UnavailableError):
@@ -56,15 +58,18 @@ class Provider(Protocol):
         ...
 
     def keys(self) -> dict[str, bytes]:
-        """List the P-256 key pairs: label to DER SubjectPublicKeyInfo."""
+        """List the key pairs of known types: label to DER SubjectPublicKeyInfo."""
         ...
 
-    def sign(self, key: str, data: bytes) -> bytes:
-        """Sign the SHA-256 of data with the key of this label; gives a DER Ecdsa-Sig-Value."""
+    def sign(self, key: str, data: bytes, algorithm: SignatureAlgorithm) -> bytes:
+        """Sign data with the key of this label; gives the signature value as documents hold it."""
         ...
 
-    def generate(self, key: str) -> bytes:
-        """Make a P-256 key that cannot leave; gives its DER SubjectPublicKeyInfo."""
+    def generate(self, key: str, kind: KeyType) -> bytes:
+        """Make a key that cannot leave; gives its DER SubjectPublicKeyInfo.
+
+        Raises BadRequestError for a type that is not made here.
+        """
         ...
 
     def drop(self) -> None:

@@ -17,12 +17,16 @@ _WEIGHT = 0.1  # of the newest measurement in the moving average
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One use of the token. ``run`` does it, ``refuse`` is called instead when it came too late."""
+    """One use of the token. ``run`` does it, ``refuse`` is called instead when it came too late.
+
+    ``allowance_s``: how much longer than a signature it may take, as making a long key does.
+    """
 
     priority: Priority
     deadline_ns: int  # monotonic
     run: Callable[[], None]
     refuse: Callable[[TokenUnavailableError], None]
+    allowance_s: float = 0.0
 
 
 class TokenQueue:

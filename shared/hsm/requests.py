@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, TypeAdapter, Validati
 from shared.hsm import frames
 from shared.issuance.ports import Priority, Purpose
 from shared.kernel.errors import BadRequestError
+from shared.pki.keys import KeyType
 
 #: Names a key on its token and its files: CKA_LABEL.
 KeyLabel = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -49,10 +50,11 @@ class State(_Request):
 
 
 class Generate(_Request):
-    """Make a P-256 key on the token; ``ok``: its DER SubjectPublicKeyInfo."""
+    """Make a key on the token; ``ok``: its DER SubjectPublicKeyInfo."""
 
     do: Literal["generate"] = "generate"
     key: KeyLabel
+    kind: KeyType = KeyType.EC_P256
 
 
 class BirthRequest(_Request):
@@ -84,7 +86,7 @@ class PinResponder(_Request):
 
     do: Literal["pin_responder"] = "pin_responder"
     key: KeyLabel
-    spki: Annotated[_Bytes, Field(max_length=1024)]
+    spki: Annotated[_Bytes, Field(max_length=4096)]
 
 
 Request = Sign | State | Generate | BirthRequest | Prove | Adopt | PinResponder

@@ -21,7 +21,7 @@ from shared.kernel.errors import (
     TokenUnavailableError,
 )
 from shared.kernel.ids import Random
-from shared.pki import keys, signed
+from shared.pki import algorithms, keys, signed
 from shared.system.processes import peer_uid
 
 _LOG = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ _BODY_WITHIN_S = 10.0
 _CONTROL_DEADLINE_MS = 60_000
 _NONCE_BYTES = 32
 _SLOW_S = 5.0
+_GENERATION_S = 600.0  # RSA-8192 on a slow token
 
 Result = TypeVar("Result")
 
@@ -122,15 +123,17 @@ class HsmServer:
                 return await self._sign(request)
             case requests.State():
                 return self._state()
-            case requests.Generate(key=key):
+            case requests.Generate(key=key, kind=kind):
                 if not self._policy.generate:
                     raise ForbiddenError("The policy of this token does not allow to make keys.")
-                return await self._use(lambda: self._keeper.generate(key))
+                return await self._use(
+                    lambda: self._keeper.generate(key, kind), allowance_s=_GENERATION_S
+                )
             case requests.BirthRequest():
                 return await self._birth_csr(request)
             case requests.Prove(key=key, context=context):
                 statement = documents.PROOF_PREFIX + self._random(_NONCE_BYTES) + context
-                signature = await self._use(lambda: self._keeper.sign(key, statement))
+                signature = await self._use(lambda: self._keeper.prove(key, statement))
                 return {"statement": statement, "signature": signature}
             case requests.Adopt(key=key, certificate=certificate):
                 self._memory.adopt(key, self._spki(key), _certificate(certificate))
@@ -161,9 +164,9 @@ class HsmServer:
         authority: documents.Authority,
     ) -> dict[str, Any]:
         try:
-            documents.check(document.tbs, document.purpose, authority)
+            algorithm = documents.check(document.tbs, document.purpose, authority)
             signature = await self._use(
-                lambda: self._keeper.sign(request.key, document.tbs),
+                lambda: self._keeper.sign(request.key, document.tbs, algorithm),
                 priority=request.priority,
                 deadline_ms=request.deadline_ms,
             )
@@ -177,7 +180,7 @@ class HsmServer:
         purposes = self._policy.purposes_of(request.key)
         if purposes is not None and Purpose.BIRTH_CSR not in purposes:
             raise ForbiddenError("The policy of this key does not allow certification requests.")
-        spki = self._spki(request.key)
+        public_key = keys.load_spki(spki := self._spki(request.key))
         try:
             attributes = [
                 x509.NameAttribute(x509.ObjectIdentifier(oid), value)
@@ -186,8 +189,9 @@ class HsmServer:
         except ValueError as error:
             raise BadRequestError("The subject of the request is not a valid name.") from error
         info = documents.certification_request_info(x509.Name(attributes), spki)
-        signature = await self._use(lambda: self._keeper.sign(request.key, info))
-        return signed.assemble(info, signature, keys.load_spki(spki))
+        algorithm = algorithms.usual(public_key)
+        signature = await self._use(lambda: self._keeper.sign(request.key, info, algorithm))
+        return signed.assemble(info, signature, public_key, algorithm)
 
     async def _use(
         self,
@@ -195,6 +199,7 @@ class HsmServer:
         *,
         priority: Priority = Priority.INTERACTIVE,
         deadline_ms: int = _CONTROL_DEADLINE_MS,
+        allowance_s: float = 0.0,
     ) -> Result:
         """Run on the token's thread and give its result here."""
         loop = asyncio.get_running_loop()
@@ -203,7 +208,9 @@ class HsmServer:
         def settle(outcome: Result | TmaError) -> None:
             loop.call_soon_threadsafe(_resolve, done, outcome)
 
-        self._worker.submit(use, settle, priority=priority, deadline_ms=deadline_ms)
+        self._worker.submit(
+            use, settle, priority=priority, deadline_ms=deadline_ms, allowance_s=allowance_s
+        )
         return await done
 
     def _state(self) -> dict[str, Any]:

@@ -2,13 +2,7 @@
 
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_der_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from shared.hsm import documents
 from shared.hsm.provider import FoundToken, PinRefusedError, TokenLostError
@@ -16,8 +10,9 @@ from shared.issuance.ports import Priority, Purpose
 from shared.kernel.errors import TmaError
 from shared.kernel.ids import Random
 from shared.pki import keys, keywrap
+from shared.pki.algorithms import SignatureAlgorithm
 from shared.pki.certificates import Issuer
-from shared.pki.signed import ALGORITHM
+from shared.pki.keys import KeyType, PrivateKey
 from shared.system import files
 
 _KEYRING = "keyring"
@@ -33,7 +28,7 @@ class SoftwareIssuingKey:
     def __init__(
         self,
         issuer: Issuer,
-        private_key: ec.EllipticCurvePrivateKey,
+        private_key: PrivateKey,
         *,
         purposes: frozenset[Purpose] | None = None,
     ) -> None:
@@ -47,8 +42,8 @@ class SoftwareIssuingKey:
     ) -> bytes:
         """Check and sign a DER TBS at once; see ``ports.IssuingKey``."""
         del priority, reference  # nothing waits here
-        documents.check(document, purpose, self._authority)
-        return self._private_key.sign(document, ALGORITHM)
+        algorithm = documents.check(document, purpose, self._authority)
+        return algorithm.sign(self._private_key, document)
 
 
 class SoftwareProvider:
@@ -62,7 +57,7 @@ class SoftwareProvider:
         self._directory = directory
         self._random = random
         self._keyring: keywrap.Keyring | None = None
-        self._private: dict[str, ec.EllipticCurvePrivateKey] = {}
+        self._private: dict[str, PrivateKey] = {}
 
     @staticmethod
     def create(
@@ -97,23 +92,21 @@ class SoftwareProvider:
         self._keyring = keyring
         for path in sorted(self._directory.glob("*.key")):
             der = keyring.unwrap(self._read(path), _TABLE, path.stem, _VERSION)
-            private_key = load_der_private_key(der, password=None)
-            assert isinstance(private_key, ec.EllipticCurvePrivateKey)
-            self._private[path.stem] = private_key
+            self._private[path.stem] = keys.load_private(der)
 
     def keys(self) -> dict[str, bytes]:
         """List the keys."""
         return {key: keys.spki(private.public_key()) for key, private in self._private.items()}
 
-    def sign(self, key: str, data: bytes) -> bytes:
+    def sign(self, key: str, data: bytes, algorithm: SignatureAlgorithm) -> bytes:
         """Sign in this process."""
-        return self._private[key].sign(data, ALGORITHM)
+        return algorithm.sign(self._private[key], data)
 
-    def generate(self, key: str) -> bytes:
+    def generate(self, key: str, kind: KeyType) -> bytes:
         """Make a key, kept wrapped before it is used."""
         if self._keyring is None:
             raise TokenLostError("the keyring is not open")
-        private_key = keys.generate()
+        private_key = keys.generate(kind)
         der = private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         envelope = self._keyring.wrap(der, _TABLE, key, _VERSION)
         files.write_private(self._directory / f"{key}.key", envelope)

@@ -47,7 +47,7 @@ class TokenWorker:
         return self._thread.is_alive()
 
     def busy_s(self) -> float:
-        """Seconds that the current call into the token has taken so far."""
+        """Seconds that the current call into the token has taken beyond what it may."""
         since_ns = self._busy_since_ns
         return 0.0 if since_ns is None else (self._clock.now().mono_ns - since_ns) / _NS_PER_S
 
@@ -58,13 +58,16 @@ class TokenWorker:
         *,
         priority: Priority,
         deadline_ms: int,
+        allowance_s: float = 0.0,
     ) -> None:
         """Queue one use of the token; ``settle`` is called on the thread, exactly once.
 
-        Raises TokenUnavailableError when it would come too late.
+        ``allowance_s``: see ``queue.Job``. Raises TokenUnavailableError when it would come too
+        late.
         """
         deadline_ns = self._clock.now().mono_ns + deadline_ms * _NS_PER_MS
-        self.queue.put(Job(priority, deadline_ns, lambda: settle(_outcome(use)), settle))
+        job = Job(priority, deadline_ns, lambda: settle(_outcome(use)), settle, allowance_s)
+        self.queue.put(job)
 
     def _run(self) -> None:
         next_poll_ns = 0
@@ -76,12 +79,15 @@ class TokenWorker:
                 next_poll_ns = self._clock.now().mono_ns + round(pause_s * _NS_PER_S)
             job = self.queue.take(max(next_poll_ns - now_ns, 0) / _NS_PER_S)
             if job is not None:
-                self.queue.measured(self._timed(job.run))
+                took_ns = self._timed(job.run, round(job.allowance_s * _NS_PER_S))
+                if not job.allowance_s:
+                    self.queue.measured(took_ns)
                 self.done += 1
 
-    def _timed(self, step: Callable[[], None]) -> int:
+    def _timed(self, step: Callable[[], None], allowance_ns: int = 0) -> int:
         """Run one step that may block in the module; gives its ns."""
-        self._busy_since_ns = begin_ns = self._clock.now().mono_ns
+        begin_ns = self._clock.now().mono_ns
+        self._busy_since_ns = begin_ns + allowance_ns
         try:
             step()
         finally:

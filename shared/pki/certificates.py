@@ -11,12 +11,13 @@ from functools import cached_property, lru_cache
 
 from cryptography import x509
 from cryptography.hazmat import asn1
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
 from shared.kernel.clock import datetime_of, utc_us_of
 from shared.kernel.errors import IntegrityError
-from shared.pki import keys, names, signed
+from shared.pki import algorithms, keys, names, signed
+from shared.pki.algorithms import SignatureAlgorithm
+from shared.pki.keys import PublicKey
 from shared.pki.plan import NO_EXPIRY_US, NameAttribute, Plan
 from shared.pki.signed import tlv
 
@@ -54,7 +55,8 @@ class Issuer:
     """A CA as its certificates show it; what they all have in common is computed once.
 
     ``chain`` holds DER certificates from this CA to the root. ``issue_until_us`` None means until
-    the CA's end. Raises IntegrityError when ``ca_id`` is not that of the certificate's key.
+    the CA's end, ``signature`` None that it signs with the usual algorithm of its key. Raises
+    IntegrityError when ``ca_id`` is not that of the certificate's key.
     """
 
     ca_id: str
@@ -64,6 +66,7 @@ class Issuer:
     ocsp_urls: tuple[str, ...] = ()
     ca_urls: tuple[str, ...] = ()
     issue_until_us: int | None = None
+    signature: SignatureAlgorithm | None = None
 
     def __post_init__(self) -> None:
         """Check that name and certificate belong together."""
@@ -71,12 +74,14 @@ class Issuer:
             raise IntegrityError(f"The CA certificate does not belong to the CA {self.ca_id}.")
 
     @cached_property
-    def public_key(self) -> ec.EllipticCurvePublicKey:
+    def public_key(self) -> PublicKey:
         """The key that verifies what this CA signed."""
-        key = self.certificate.public_key()
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise IntegrityError(f"The CA {self.ca_id} has a key of a type that cannot issue.")
-        return key
+        return keys.of_ca(self.certificate)
+
+    @cached_property
+    def algorithm(self) -> SignatureAlgorithm:
+        """What this CA signs with."""
+        return self.signature or algorithms.usual(self.public_key)
 
     @cached_property
     def limits(self) -> IssuerLimits:
@@ -135,12 +140,14 @@ def unsigned(plan: Plan, issuer: Issuer, serial: int) -> bytes:
     Raises BadRequestError when a name or the public key in the plan is not allowed.
     """
     pointers = issuer.encoded_pointers if plan.status_pointers else b""
-    return _unsigned(plan, issuer.encoded_name, serial, issuer.encoded_key_identifier + pointers)
+    start = _serial(serial) + issuer.algorithm.identifier + issuer.encoded_name
+    return _unsigned(plan, start, issuer.encoded_key_identifier + pointers)
 
 
-def unsigned_root(plan: Plan, serial: int) -> bytes:
+def unsigned_root(plan: Plan, serial: int, algorithm: SignatureAlgorithm) -> bytes:
     """Build the DER TBSCertificate of a self-signed CA: its subject is its issuer."""
-    return _unsigned(plan, names.encode_name(plan.subject).public_bytes(), serial, b"")
+    subject = names.encode_name(plan.subject).public_bytes()
+    return _unsigned(plan, _serial(serial) + algorithm.identifier + subject, b"")
 
 
 def assemble(tbs: bytes, signature: bytes, issuer: Issuer) -> bytes:
@@ -149,12 +156,21 @@ def assemble(tbs: bytes, signature: bytes, issuer: Issuer) -> bytes:
     Raises IntegrityError when the issuer's key did not make the signature over exactly these
     bytes, or when the result does not read back as a certificate with these bytes.
     """
-    return _assemble(tbs, signature, issuer.public_key)
+    return assemble_root(tbs, signature, issuer.public_key, issuer.algorithm)
 
 
-def assemble_root(tbs: bytes, signature: bytes, public_key: ec.EllipticCurvePublicKey) -> bytes:
+def assemble_root(
+    tbs: bytes, signature: bytes, public_key: PublicKey, algorithm: SignatureAlgorithm
+) -> bytes:
     """Do what ``assemble`` does for a self-signed CA."""
-    return _assemble(tbs, signature, public_key)
+    der = signed.assemble(tbs, signature, public_key, algorithm)
+    try:
+        same = x509.load_der_x509_certificate(der).tbs_certificate_bytes == tbs
+    except ValueError as error:
+        raise IntegrityError("What was signed is not a certificate.") from error
+    if not same:
+        raise IntegrityError("The certificate does not say what was to be signed.")
+    return der
 
 
 def ca_plan(
@@ -208,21 +224,23 @@ def responder_plan(
     )
 
 
-def _unsigned(plan: Plan, issuer_name: bytes, serial: int, issuer_extensions: bytes) -> bytes:
-    """Put together a TBSCertificate (RFC 5280 §4.1)."""
-    keys.load_spki(plan.public_key)  # a point on the curve, or BadRequestError
+def _unsigned(plan: Plan, start: bytes, issuer_extensions: bytes) -> bytes:
+    """Put together a TBSCertificate (RFC 5280 §4.1); ``start``: serial, algorithm and issuer."""
+    keys.load_spki(plan.public_key)  # a sound key, e.g. a point on its curve, or BadRequestError
     validity = _time(plan.not_before_us) + _time(plan.not_after_us)
     fields = (
         _VERSION_3,
-        tlv(signed.INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big")),
-        signed.ALGORITHM_IDENTIFIER,
-        issuer_name,
+        start,
         tlv(signed.SEQUENCE, validity),
         names.encode_name(plan.subject).public_bytes(),
         plan.public_key,
         tlv(_EXTENSIONS_TAG, tlv(signed.SEQUENCE, issuer_extensions + _own_extensions(plan))),
     )
     return tlv(signed.SEQUENCE, b"".join(fields))
+
+
+def _serial(number: int) -> bytes:
+    return tlv(signed.INTEGER, number.to_bytes(number.bit_length() // 8 + 1, "big"))
 
 
 def _own_extensions(plan: Plan) -> bytes:
@@ -241,17 +259,6 @@ def _own_extensions(plan: Plan) -> bytes:
         # Critical when it alone names the subject (RFC 5280 §4.1.2.6).
         extensions.append(_extension(alternatives, critical=not plan.subject))
     return b"".join(extensions)
-
-
-def _assemble(tbs: bytes, signature: bytes, public_key: ec.EllipticCurvePublicKey) -> bytes:
-    der = signed.assemble(tbs, signature, public_key)
-    try:
-        same = x509.load_der_x509_certificate(der).tbs_certificate_bytes == tbs
-    except ValueError as error:
-        raise IntegrityError("What was signed is not a certificate.") from error
-    if not same:
-        raise IntegrityError("The certificate does not say what was to be signed.")
-    return der
 
 
 @lru_cache(maxsize=256)

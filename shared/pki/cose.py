@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import cbor2
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
@@ -16,11 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 
 from shared.kernel import cbor
 from shared.kernel.errors import UntrustedError
-from shared.pki import signed
 
 _SIGN1_TAG = 18
 _ALGORITHM, _KEY_ID, _TYPE = 1, 4, 16  # header labels: RFC 9052 §3.1, RFC 9596
 _ES256 = -7
+_ECDSA = ec.ECDSA(hashes.SHA256())
 _COORDINATE_BYTES = 32
 
 
@@ -34,7 +35,7 @@ def sign1(
 ) -> bytes:
     """Sign the payload with a P-256 key; ``external_aad`` is signed too but not carried."""
     protected = cbor.encode({_ALGORITHM: _ES256, _KEY_ID: kid, _TYPE: type})
-    signature = key.sign(_to_be_signed(protected, external_aad, payload), signed.ALGORITHM)
+    signature = key.sign(_to_be_signed(protected, external_aad, payload), _ECDSA)
     halves = (half.to_bytes(_COORDINATE_BYTES, "big") for half in decode_dss_signature(signature))
     return _message(protected, payload, b"".join(halves))
 
@@ -71,7 +72,7 @@ def open1(
     to_be_signed = _to_be_signed(protected, external_aad, payload)
     value = encode_dss_signature(int.from_bytes(first, "big"), int.from_bytes(second, "big"))
     try:
-        find_key(kid).verify(value, to_be_signed, signed.ALGORITHM)
+        find_key(kid).verify(value, to_be_signed, _ECDSA)
     except InvalidSignature as error:
         raise UntrustedError("The signature of the message does not hold.") from error
     return payload

@@ -4,15 +4,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from shared.kernel.clock import datetime_of
 from shared.kernel.errors import BadRequestError, IntegrityError
-from shared.pki import oids, signed
+from shared.pki import algorithms, oids, signed
 from shared.pki.certificates import Issuer
 
 #: Reasons by their RFC 5280 §5.3.1 names in snake case. ``remove_from_crl`` is for deltas only.
 _REASONS = {reason.name: reason for reason in x509.ReasonFlags if reason.name != "remove_from_crl"}
 REASONS = frozenset(_REASONS)
+_TWIN = algorithms.ECDSA_SHA256
+_VERSION_2 = bytes.fromhex("020101")
 _UNSPECIFIED = x509.ReasonFlags.unspecified.name
 
 
@@ -63,7 +66,8 @@ def unsigned(  # noqa: PLR0917  # the order of a TBSCertList
         .last_update(datetime_of(this_update_us))
         .next_update(datetime_of(next_update_us))
     )
-    return builder.sign(signed.THROWAWAY_KEY, signed.HASH).tbs_certlist_bytes
+    twin = builder.sign(signed.THROWAWAY_KEY, SHA256()).tbs_certlist_bytes
+    return signed.with_algorithm(twin, _VERSION_2, _TWIN, issuer.algorithm)
 
 
 def assemble(tbs: bytes, signature: bytes, issuer: Issuer) -> bytes:
@@ -72,7 +76,7 @@ def assemble(tbs: bytes, signature: bytes, issuer: Issuer) -> bytes:
     Raises IntegrityError when the issuer's key did not make the signature over exactly these
     bytes, or when the result does not read back as a CRL with these bytes.
     """
-    der = signed.assemble(tbs, signature, issuer.public_key)
+    der = signed.assemble(tbs, signature, issuer.public_key, issuer.algorithm)
     try:
         same = x509.load_der_x509_crl(der).tbs_certlist_bytes == tbs
     except ValueError as error:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -12,11 +11,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.hazmat.primitives.serialization.pkcs12 import (
     PBES,
+    PKCS12PrivateKeyTypes,
     serialize_key_and_certificates,
 )
 
 from shared.kernel.errors import BadRequestError
 from shared.pki import signed
+from shared.pki.keys import PrivateKey
 
 _DER_MARK = bytes((signed.SEQUENCE,))
 _PKCS12_ROUNDS = 100_000
@@ -44,7 +45,7 @@ def certificates(data: bytes) -> list[bytes]:
 
 
 def pkcs12(
-    key: ec.EllipticCurvePrivateKey,
+    key: PrivateKey,
     certificate: bytes,
     chain: Sequence[bytes],
     password: bytes,
@@ -55,6 +56,10 @@ def pkcs12(
     BadRequestError for an empty password.
     """
     _require(password)
+    if not isinstance(key, PKCS12PrivateKeyTypes):
+        raise BadRequestError(
+            "PKCS#12 holds no ML-DSA keys yet.", remedy="Ask for the format pem or pkcs8."
+        )
     encryption = (
         PrivateFormat.PKCS12.encryption_builder()
         .kdf_rounds(_PKCS12_ROUNDS)
@@ -67,7 +72,7 @@ def pkcs12(
     )
 
 
-def pkcs8(key: ec.EllipticCurvePrivateKey, password: bytes) -> bytes:
+def pkcs8(key: PrivateKey, password: bytes) -> bytes:
     """Encrypt a private key as PEM PKCS#8 (RFC 5958); raises BadRequestError without password."""
     _require(password)
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password))

@@ -12,14 +12,14 @@ from typing import Annotated, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat import asn1
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.kernel import limits
 from shared.kernel.clock import datetime_of
 from shared.kernel.errors import BadRequestError
-from shared.pki import oids, signed
+from shared.pki import algorithms, keys, oids, signed
 from shared.pki.crl import reason_flag
+from shared.pki.keys import PrivateKey
 from shared.pki.signed import tlv
 
 _NONCE_BYTES_MAX = 128
@@ -153,15 +153,15 @@ def respond(
     request: OcspRequest,
     statuses: Sequence[Status],
     *,
-    responder_key: ec.EllipticCurvePrivateKey,
+    responder_key: PrivateKey,
     responder_certificate: x509.Certificate,
     this_update_us: int,
     next_update_us: int,
 ) -> bytes:
     """Answer each CertID with the status of the same place; gives a DER OCSPResponse.
 
-    The responder is a delegated one of the CA that all known CertIDs name (RFC 6960 §4.2.2.2): it
-    must hold P-256. Times are UTC µs; ``this_update_us`` is also the time of production.
+    The responder is a delegated one of the CA that all known CertIDs name (RFC 6960 §4.2.2.2).
+    Times are UTC µs; ``this_update_us`` is also the time of production.
     """
     this_update = _time(this_update_us)
     window = this_update + tlv(0xA0, _time(next_update_us))
@@ -178,7 +178,9 @@ def respond(
         + _echo(request.nonce),
     )
     certificates = tlv(signed.SEQUENCE, responder_certificate.public_bytes(Encoding.DER))
-    basic = signed.join(data, responder_key.sign(data, signed.ALGORITHM), tlv(0xA0, certificates))
+    algorithm = algorithms.usual(responder_key.public_key())
+    signature = algorithm.sign(responder_key, data)
+    basic = signed.join(data, algorithm, signature, tlv(0xA0, certificates))
     body = asn1.encode_der(oids.OCSP_BASIC) + tlv(signed.OCTET_STRING, basic)
     return tlv(signed.SEQUENCE, _SUCCESSFUL + tlv(0xA0, tlv(signed.SEQUENCE, body)))
 
@@ -230,6 +232,4 @@ def _time(utc_us: int) -> bytes:
 
 
 def _key_bits(certificate: x509.Certificate) -> bytes:
-    key = certificate.public_key()
-    assert isinstance(key, ec.EllipticCurvePublicKey)
-    return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    return keys.key_bits(keys.spki(keys.of_ca(certificate)))

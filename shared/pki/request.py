@@ -4,21 +4,16 @@ from dataclasses import dataclass
 from typing import Self
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 
 from shared.kernel import limits
 from shared.kernel.errors import BadRequestError, TooLargeError
-from shared.pki import keys, names, oids, signed
+from shared.pki import keys, names, signed
 from shared.pki.plan import AltName, NameAttribute
 
 _DER_MARK = bytes((signed.SEQUENCE,))
-_SIGNATURE_ALGORITHMS = {
-    oids.ECDSA_WITH_SHA256: ec.ECDSA(hashes.SHA256()),
-    oids.ECDSA_WITH_SHA384: ec.ECDSA(hashes.SHA384()),
-    oids.ECDSA_WITH_SHA512: ec.ECDSA(hashes.SHA512()),
-}
+_HASHES = (SHA256, SHA384, SHA512, type(None))  # None: the algorithm hashes by itself, as EdDSA
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,28 +68,32 @@ def _proven_key(csr: x509.CertificateSigningRequest) -> bytes:
 
     The key's type is checked before it costs a verification.
     """
-    try:
-        key = csr.public_key()
-    except (UnsupportedAlgorithm, ValueError):
-        key = None
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not keys.key_type(spki := keys.spki(key)):
+    key = keys.of(csr)
+    if key is None:
         raise BadRequestError(
             "The certification request's public key is of a type that is not certified here.",
-            remedy="Make a key on the curve NIST P-256.",
+            remedy=f"Make a key of one of the types {', '.join(keys.FORMS)}.",
         )
-    algorithm = _SIGNATURE_ALGORITHMS.get(csr.signature_algorithm_oid)
-    if algorithm is None:
+    spki = keys.spki(key)
+    keys.load_spki(spki)
+    if not isinstance(_hash(csr), _HASHES):
         raise BadRequestError(
-            "The certification request is not signed by ECDSA with SHA-256, SHA-384 or SHA-512."
+            "The certification request is not signed with SHA-256, SHA-384, SHA-512, EdDSA or "
+            "ML-DSA."
         )
-    try:
-        key.verify(csr.signature, csr.tbs_certrequest_bytes, algorithm)
-    except InvalidSignature as error:
+    if not csr.is_signature_valid:
         raise BadRequestError(
             "The certification request's signature does not verify under its own public key.",
             remedy="Sign the request with the private key that belongs to its public key.",
-        ) from error
+        )
     return spki
+
+
+def _hash(csr: x509.CertificateSigningRequest) -> object:
+    try:
+        return csr.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        return ()
 
 
 def _alt_names(csr: x509.CertificateSigningRequest) -> tuple[AltName, ...]:

@@ -1,17 +1,13 @@
 """The common form of certificates, CRLs and OCSP answers: document, algorithm, signature."""
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.kernel.errors import IntegrityError
 from shared.pki import keys
+from shared.pki.algorithms import SignatureAlgorithm
+from shared.pki.keys import PublicKey
 
-#: The one signature algorithm of P-256 issuers: ecdsa-with-SHA256 (RFC 5758 §3.2).
-HASH = hashes.SHA256()
-ALGORITHM = ec.ECDSA(HASH)
-ALGORITHM_IDENTIFIER = bytes.fromhex("300a06082a8648ce3d040302")
-#: Signs twins, whose signature is thrown away: no secret.
+#: Signs twins with ``algorithms.ECDSA_SHA256``; the signature is thrown away: no secret.
 THROWAWAY_KEY = keys.generate()
 
 #: Universal tags (X.680 §8.6).
@@ -29,19 +25,33 @@ def tlv(tag: int, content: bytes) -> bytes:
     return bytes((tag, _LONG_LENGTH | len(length_bytes))) + length_bytes + content
 
 
-def join(document: bytes, signature: bytes, trailer: bytes = b"") -> bytes:
+def join(
+    document: bytes, algorithm: SignatureAlgorithm, signature: bytes, trailer: bytes = b""
+) -> bytes:
     """Join a DER document and its signature value; an OCSP answer's trailer are certificates."""
     value = tlv(BIT_STRING, b"\x00" + signature)
-    return tlv(SEQUENCE, document + ALGORITHM_IDENTIFIER + value + trailer)
+    return tlv(SEQUENCE, document + algorithm.identifier + value + trailer)
 
 
-def assemble(document: bytes, signature: bytes, public_key: ec.EllipticCurvePublicKey) -> bytes:
-    """Join a DER document and its signature value (for ECDSA a DER Ecdsa-Sig-Value, RFC 3279).
+def assemble(
+    document: bytes, signature: bytes, public_key: PublicKey, algorithm: SignatureAlgorithm
+) -> bytes:
+    """Join a DER document and its signature value.
 
     Raises IntegrityError when the signature is not by this key over exactly this document.
     """
     try:
-        public_key.verify(signature, document, ALGORITHM)
+        algorithm.verify(public_key, document, signature)
     except InvalidSignature as error:
         raise IntegrityError("The signature was not made by the issuing CA's key.") from error
-    return join(document, signature)
+    return join(document, algorithm, signature)
+
+
+def with_algorithm(
+    twin: bytes, before: bytes, algorithm: SignatureAlgorithm, wanted: SignatureAlgorithm
+) -> bytes:
+    """Name another signature algorithm in a DER document that has it right behind ``before``."""
+    if wanted is algorithm:
+        return twin
+    named = before + algorithm.identifier
+    return tlv(SEQUENCE, before + wanted.identifier + twin[twin.index(named) + len(named) :])

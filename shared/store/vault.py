@@ -10,18 +10,14 @@ from pathlib import Path
 from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_der_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
-from shared.kernel.errors import ConflictError, NotFoundError
+from shared.kernel.errors import ConflictError, IntegrityError, NotFoundError
 from shared.kernel.ids import Random
 from shared.pki import keys
+from shared.pki.keys import PrivateKey
 from shared.pki.keywrap import SECRET_BYTES, Keyring, recovery_text
 from shared.store.database import Database
 from shared.store.schema import fact, key_envelope
@@ -114,15 +110,18 @@ class Vault:
         """Keep a secret in place of the one of this name."""
         await self._database.writer.run(lambda transaction: self.keep(transaction, name, secret))
 
+    async def private_key(self, name: str) -> PrivateKey:
+        """Give a private key of any type. Raises NotFoundError, IntegrityError."""
+        return keys.load_private(await self.get(name))
+
     async def key(self, name: str) -> ec.EllipticCurvePrivateKey:
-        """Give a private key. Raises NotFoundError, IntegrityError."""
-        key = load_der_private_key(await self.get(name), password=None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)  # keep_key stored it
+        """Give a private key of our own messages: P-256. Raises NotFoundError, IntegrityError."""
+        key = await self.private_key(name)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise IntegrityError(f"The key {name} is of another type than its use needs.")
         return key
 
-    def keep_key(
-        self, transaction: Transaction, name: str, key: ec.EllipticCurvePrivateKey
-    ) -> None:
+    def keep_key(self, transaction: Transaction, name: str, key: PrivateKey) -> None:
         """Keep a private key in place of the one of this name."""
         der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         self.keep(transaction, name, der)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 
+from shared.pki.keys import PrivateKey
 from shared.pki.ocsp import Status
 
 
@@ -33,7 +33,7 @@ class Responder(Protocol):
     """Who answers for one CA: a delegated OCSP responder (RFC 6960 §4.2.2.2)."""
 
     @property
-    def key(self) -> ec.EllipticCurvePrivateKey: ...  # noqa: D102
+    def key(self) -> PrivateKey: ...  # noqa: D102
     @property
     def certificate(self) -> x509.Certificate: ...  # noqa: D102
 

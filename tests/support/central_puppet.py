@@ -14,13 +14,14 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gateway.introduction import introduce
 from shared.kernel.ids import serial_text
 from shared.mqtt.link import BrokerAddress
 from shared.mqtt.session import Notice, Session, Wire, presence, subscription
-from shared.pki import formats, keys, signed
+from shared.pki import formats, keys
 from shared.pki.certificates import Issuer
 from shared.store.database import Database
 from shared.store.link import LinkTables, SqlLink
@@ -56,7 +57,7 @@ class PuppetKeys:
 def csr(key: ec.EllipticCurvePrivateKey) -> bytes:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gateway")])
     builder = x509.CertificateSigningRequestBuilder().subject_name(name)
-    return builder.sign(key, signed.HASH).public_bytes(Encoding.DER)
+    return builder.sign(key, SHA256()).public_bytes(Encoding.DER)
 
 
 class Puppet:

@@ -5,13 +5,14 @@ from functools import cached_property
 from itertools import count
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.kernel.clock import US_PER_SECOND
-from shared.pki import certificates, keys, names, signed
+from shared.pki import algorithms, certificates, keys, names
+from shared.pki.algorithms import SignatureAlgorithm
 from shared.pki.certificates import Issuer
+from shared.pki.keys import KeyType, PrivateKey
 from shared.pki.plan import NO_EXPIRY_US, AltName, AltNameKind, NameAttribute, Plan
 
 NOW_US = 1_790_000_000 * US_PER_SECOND  # 2026-09-21
@@ -23,7 +24,7 @@ _SERIALS = count(1 << 100)
 class Authority:
     """A CA with its key."""
 
-    key: ec.EllipticCurvePrivateKey
+    key: PrivateKey
     issuer: Issuer
 
     def issue(self, plan: Plan, serial: int | None = None) -> bytes:
@@ -32,7 +33,7 @@ class Authority:
         return certificates.assemble(tbs, self.sign(tbs), self.issuer)
 
     def sign(self, document: bytes) -> bytes:
-        return self.key.sign(document, signed.ALGORITHM)
+        return self.issuer.algorithm.sign(self.key, document)
 
 
 def subject(common_name: str, serial_number: str | None = None) -> tuple[NameAttribute, ...]:
@@ -57,20 +58,30 @@ def leaf_plan(**changes) -> Plan:
     return Plan(**fields | changes)
 
 
-def root_authority(common_name: str = "Test root") -> Authority:
-    key = keys.generate()
+def root_authority(
+    common_name: str = "Test root",
+    kind: KeyType = KeyType.EC_P256,
+    signature: str | None = None,
+) -> Authority:
+    key = keys.generate(kind)
     plan = certificates.ca_plan(
         subject(common_name), keys.spki(key.public_key()), path_length=2, not_before_us=NOW_US
     )
-    tbs = certificates.unsigned_root(plan, next(_SERIALS))
-    der = certificates.assemble_root(tbs, key.sign(tbs, signed.ALGORITHM), key.public_key())
-    return Authority(key, _issuer(key, der, ()))
+    algorithm = algorithms.chosen(key.public_key(), signature)
+    tbs = certificates.unsigned_root(plan, next(_SERIALS), algorithm)
+    value = algorithm.sign(key, tbs)
+    der = certificates.assemble_root(tbs, value, key.public_key(), algorithm)
+    return Authority(key, _issuer(key, der, (), algorithm))
 
 
 def subordinate(
-    parent: Authority, common_name: str, path_length: int, not_after_us: int = NO_EXPIRY_US
+    parent: Authority,
+    common_name: str,
+    path_length: int,
+    not_after_us: int = NO_EXPIRY_US,
+    kind: KeyType = KeyType.EC_P256,
 ) -> Authority:
-    key = keys.generate()
+    key = keys.generate(kind)
     plan = certificates.ca_plan(
         subject(common_name),
         keys.spki(key.public_key()),
@@ -99,7 +110,7 @@ class Hierarchy:
 
 
 def csr(
-    key: ec.EllipticCurvePrivateKey,
+    key: PrivateKey,
     name: x509.Name,
     *extensions: x509.ExtensionType,
     encoding: Encoding = Encoding.DER,
@@ -108,10 +119,16 @@ def csr(
     builder = x509.CertificateSigningRequestBuilder().subject_name(name)
     for extension in extensions:
         builder = builder.add_extension(extension, critical=False)
-    return builder.sign(key, SHA256()).public_bytes(encoding)
+    hashing = algorithms.usual(key.public_key()).hash
+    return builder.sign(key, hashing and SHA256()).public_bytes(encoding)
 
 
-def _issuer(key: ec.EllipticCurvePrivateKey, der: bytes, chain: tuple[bytes, ...]) -> Issuer:
+def _issuer(
+    key: PrivateKey,
+    der: bytes,
+    chain: tuple[bytes, ...],
+    signature: SignatureAlgorithm | None = None,
+) -> Issuer:
     ca_id = keys.ca_id(key.public_key())
     return Issuer(
         ca_id=ca_id,
@@ -123,4 +140,5 @@ def _issuer(key: ec.EllipticCurvePrivateKey, der: bytes, chain: tuple[bytes, ...
         ),
         ocsp_urls=("http://gw-01.example:9080/ocsp", "http://central.example:8080/ocsp"),
         ca_urls=(f"http://gw-01.example:9080/ca/{ca_id}.cer",),
+        signature=signature,
     )

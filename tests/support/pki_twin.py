@@ -1,13 +1,15 @@
 """The same certificate from another builder: cryptography's, with a key that is thrown away."""
 
 from cryptography import x509
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from shared.kernel.clock import datetime_of
 from shared.pki import keys, names
+from shared.pki.algorithms import ECDSA_SHA256, Scheme, SignatureAlgorithm
 from shared.pki.certificates import Issuer
+from shared.pki.keys import KeyType
 from shared.pki.plan import Plan
+from tests.support import pki_keys
 
 _USAGES = (
     "digital_signature",
@@ -22,7 +24,13 @@ _USAGES = (
 )
 
 
-def twin(plan: Plan, issuer: Issuer | None, serial: int) -> bytes:
+def twin(
+    plan: Plan,
+    issuer: Issuer | None,
+    serial: int,
+    kind: KeyType = KeyType.EC_P256,
+    algorithm: SignatureAlgorithm = ECDSA_SHA256,
+) -> bytes:
     """Give the TBSCertificate of the plan; ``issuer`` None: self-signed."""
     subject = names.encode_name(plan.subject)
     builder = (
@@ -36,7 +44,9 @@ def twin(plan: Plan, issuer: Issuer | None, serial: int) -> bytes:
     )
     for value, critical in [*_issuers(plan, issuer), *_own(plan)]:
         builder = builder.add_extension(value, critical)
-    return builder.sign(keys.generate(), SHA256()).tbs_certificate_bytes
+    padding = algorithm.arguments[0] if algorithm.scheme is Scheme.RSA_PSS else None
+    key = pki_keys.private_key(kind)
+    return builder.sign(key, algorithm.hash, rsa_padding=padding).tbs_certificate_bytes
 
 
 def _issuers(plan: Plan, issuer: Issuer | None):

@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from shared.enroll.rest.finding import certificate_id
@@ -16,6 +15,7 @@ from shared.issuance.service import Issued
 from shared.kernel.clock import datetime_of, utc_us_of
 from shared.pki import formats
 from shared.pki.certificates import Issuer
+from shared.pki.keys import PrivateKey
 
 BASE = "/api/v2.0"
 _TEXT_FORM = "%Y-%m-%dT%H:%M:%SZ"
@@ -44,9 +44,7 @@ def without_key(issued: Issued, issuer: Issuer) -> Certified:
     return Certified(issued.ca_id, issued.serial, attributes)
 
 
-def with_plain_key(
-    issued: Issued, issuer: Issuer, private_key: ec.EllipticCurvePrivateKey
-) -> Certified:
+def with_plain_key(issued: Issued, issuer: Issuer, private_key: PrivateKey) -> Certified:
     """Show a certificate with the key that the server made for it, as PKCS#8 in PEM."""
     pem = private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     certified = without_key(issued, issuer)
@@ -56,7 +54,7 @@ def with_plain_key(
 def with_encrypted_key(
     issued: Issued,
     issuer: Issuer,
-    private_key: ec.EllipticCurvePrivateKey,
+    private_key: PrivateKey,
     packing: Format,
     password: bytes,
 ) -> Certified:

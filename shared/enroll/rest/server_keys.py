@@ -12,13 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_der_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from shared.enroll.rest.content import Wish
 from shared.enroll.rest.models import Format, KeyAttributes
@@ -52,7 +46,7 @@ class ServerKeys:
             await self._ports.kept.bind(*scope.parts, content)
         base = scope.text if scope else f"server-key {principal} {content.hex()}"
         kept = await self._key(base)
-        private_key = _load(kept.private_key)
+        private_key = keys.load_private(kept.private_key)
         spki = keys.spki(private_key.public_key())
         request = wish.by(principal, spki, _issue_key(base, kept.generation))
         issued = await self._ports.issuance.issue(request)
@@ -149,9 +143,3 @@ def _issue_key(base: str, generation: int) -> str:
 
 def _new_key() -> bytes:
     return keys.generate().private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _load(private_key: bytes) -> ec.EllipticCurvePrivateKey:
-    key = load_der_private_key(private_key, password=None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    return key

@@ -20,9 +20,9 @@ from shared.kernel.errors import (
     TokenUnavailableError,
 )
 from shared.pki import certificates, crl, keys
+from shared.pki.algorithms import ECDSA_SHA256
 from shared.pki.crl import CrlEntry
 from shared.pki.request import CertificationRequest
-from shared.pki.signed import ALGORITHM
 from tests.support.pki_hierarchy import DAY_US, NOW_US, Hierarchy, leaf_plan, subject
 from tests.support.softhsm import KEY, Hsmd
 
@@ -89,9 +89,9 @@ async def test_proof_is_no_document(client: HsmClient):
     assert proof.statement[0] == 0xFF
     assert proof.statement.endswith(b"for central")
     public_key = keys.load_spki((await client.state()).keys[KEY])
-    public_key.verify(proof.signature, proof.statement, ALGORITHM)
+    ECDSA_SHA256.verify(public_key, proof.statement, proof.signature)
     with pytest.raises(InvalidSignature):
-        public_key.verify(proof.signature, proof.statement[1:], ALGORITHM)
+        ECDSA_SHA256.verify(public_key, proof.statement[1:], proof.signature)
 
 
 @pytest.mark.parametrize("purpose", Purpose)

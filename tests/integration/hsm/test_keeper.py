@@ -13,7 +13,8 @@ from shared.hsm.software import SoftwareProvider
 from shared.kernel.clock import ClockQuality, Instant
 from shared.kernel.errors import ConflictError, NotFoundError, TokenUnavailableError
 from shared.pki import keys
-from shared.pki.signed import ALGORITHM
+from shared.pki.algorithms import ECDSA_SHA256, SignatureAlgorithm
+from shared.pki.keys import KeyType
 from shared.system.secrets import read_secret
 
 _KEY = "gateway-ca"
@@ -30,8 +31,8 @@ class _Clock:
 class _Imposter(SoftwareProvider):
     """Shows our public key, as anybody can who copied it, and signs with its own."""
 
-    def sign(self, key: str, data: bytes) -> bytes:
-        return keys.generate().sign(data, ALGORITHM)
+    def sign(self, key: str, data: bytes, algorithm: SignatureAlgorithm) -> bytes:
+        return algorithm.sign(keys.generate(), data)
 
 
 class _BrokenModule(SoftwareProvider):
@@ -68,7 +69,7 @@ def _keeper(
 def _ready(directory: Path, state: Path) -> TokenKeeper:
     keeper = _keeper(SoftwareProvider(directory, os.urandom), state)
     keeper.poll()
-    keeper.generate(_KEY)
+    keeper.generate(_KEY, KeyType.EC_P256)
     assert keeper.snapshot.state is State.READY
     return keeper
 
@@ -77,17 +78,18 @@ def test_it_becomes_ready_by_the_first_key(directory: Path, tmp_path: Path):
     keeper = _keeper(SoftwareProvider(directory, os.urandom), tmp_path)
     assert keeper.snapshot.state is State.ABSENT
     with pytest.raises(TokenUnavailableError):
-        keeper.generate(_KEY)
+        keeper.generate(_KEY, KeyType.EC_P256)
     keeper.poll()
     assert keeper.snapshot.state is State.VERIFY
     with pytest.raises(TokenUnavailableError, match="no key yet"):
-        keeper.sign(_KEY, b"")
-    spki = keeper.generate(_KEY)
+        keeper.sign(_KEY, b"", ECDSA_SHA256)
+    spki = keeper.generate(_KEY, KeyType.EC_P256)
     assert keeper.snapshot.state is State.READY
     assert keeper.snapshot.keys == {_KEY: spki}
-    keys.load_spki(spki).verify(keeper.sign(_KEY, b"data"), b"data", ALGORITHM)
+    signature = keeper.sign(_KEY, b"data", ECDSA_SHA256)
+    ECDSA_SHA256.verify(keys.load_spki(spki), b"data", signature)
     with pytest.raises(NotFoundError):
-        keeper.sign("other", b"")
+        keeper.sign("other", b"", ECDSA_SHA256)
 
 
 def test_a_copied_public_key_is_not_enough(directory: Path, tmp_path: Path):
@@ -97,7 +99,7 @@ def test_a_copied_public_key_is_not_enough(directory: Path, tmp_path: Path):
         keeper.poll()
         assert keeper.snapshot.state is State.FOREIGN
     with pytest.raises(TokenUnavailableError):
-        keeper.sign(_KEY, b"data")
+        keeper.sign(_KEY, b"data", ECDSA_SHA256)
 
 
 def test_an_exchanged_key_is_foreign(directory: Path, tmp_path: Path):
@@ -105,7 +107,7 @@ def test_an_exchanged_key_is_foreign(directory: Path, tmp_path: Path):
     (directory / f"{_KEY}.key").unlink()
     provider = SoftwareProvider(directory, os.urandom)
     provider.login(b"b" * 32)
-    provider.generate(_KEY)
+    provider.generate(_KEY, KeyType.EC_P256)
     keeper = _keeper(SoftwareProvider(directory, os.urandom), tmp_path)
     keeper.poll()
     assert keeper.snapshot.state is State.FOREIGN
@@ -118,7 +120,7 @@ def test_a_label_is_never_given_to_a_second_key(directory: Path, tmp_path: Path)
     keeper = _keeper(SoftwareProvider(directory, os.urandom), tmp_path)
     keeper.poll()
     with pytest.raises(ConflictError):
-        keeper.generate(_KEY)
+        keeper.generate(_KEY, KeyType.EC_P256)
 
 
 def test_a_token_must_stay_to_be_opened(directory: Path, tmp_path: Path):

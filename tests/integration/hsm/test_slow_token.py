@@ -20,6 +20,7 @@ from shared.hsm.worker import TokenWorker
 from shared.issuance.ports import Priority, Purpose
 from shared.kernel.errors import OutcomeUnknownError, TokenUnavailableError
 from shared.pki import certificates
+from shared.pki.algorithms import SignatureAlgorithm
 from shared.system.clock import SystemClock
 from tests.support.pki_hierarchy import Hierarchy, leaf_plan
 from tests.support.softhsm import KEY, born, observed, settled
@@ -37,7 +38,7 @@ class _SlowProvider(SoftwareProvider):
         self.at_work, self.free = threading.Event(), threading.Event()
         self.free.set()
 
-    def sign(self, key: str, data: bytes) -> bytes:
+    def sign(self, key: str, data: bytes, algorithm: SignatureAlgorithm) -> bytes:
         self.at_work.set()
         assert self.free.wait(60)
         time.sleep(_LATENCY_S)
@@ -45,7 +46,7 @@ class _SlowProvider(SoftwareProvider):
             lost, self.lost = self.lost, None
             raise lost
         self.signed.append(data)
-        return super().sign(key, data)
+        return super().sign(key, data, algorithm)
 
 
 @pytest.fixture

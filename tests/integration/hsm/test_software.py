@@ -12,6 +12,7 @@ from shared.hsm.software import SoftwareIssuingKey, SoftwareProvider
 from shared.issuance.ports import Priority, Purpose
 from shared.kernel.errors import ConflictError, ForbiddenError
 from shared.pki import certificates, keywrap
+from shared.pki.keys import KeyType
 from shared.system import files
 from tests.support.pki_hierarchy import Hierarchy, leaf_plan
 from tests.support.processes import run
@@ -83,9 +84,9 @@ async def test_wrong_box_secret_is_tried_once(hsmd: Hsmd, tmp_path: Path):
 async def test_key_files_are_never_overwritten(hsmd: Hsmd, tmp_path: Path):
     provider = SoftwareProvider(tmp_path / "keys", os.urandom)
     provider.login((tmp_path / "box-secret").read_bytes())
-    provider.generate(KEY)
+    provider.generate(KEY, KeyType.EC_P256)
     with pytest.raises(ConflictError):
-        provider.generate(KEY)
+        provider.generate(KEY, KeyType.EC_P256)
     with pytest.raises(ConflictError):
         SoftwareProvider.create(
             tmp_path / "keys", box_secret=b"b" * 32, recovery_secret=b"r" * 32, random=os.urandom

@@ -23,7 +23,8 @@ from shared.hsm.software import SoftwareIssuingKey
 from shared.issuance.ports import CertificateRecord, Intent, Priority, Purpose
 from shared.issuance.service import IssuanceService
 from shared.kernel.errors import OutcomeUnknownError, TmaError, TokenUnavailableError
-from shared.pki import keys, signed
+from shared.pki import keys
+from shared.pki.algorithms import ECDSA_SHA256
 from shared.policy.grant import Grant
 from shared.policy.profile import SHIPPED
 from shared.policy.request import EnrollmentRequest, Operation
@@ -137,7 +138,7 @@ class WatchedKey:
         if self._faults.strikes(key, "signature of another document"):
             return _HIERARCHY.gateway.sign(document + b"\0")
         if self._faults.strikes(key, "signature of another key"):
-            return keys.generate().sign(document, signed.ALGORITHM)
+            return ECDSA_SHA256.sign(keys.generate(), document)
         if self._faults.strikes(key, "line stops while it is signed"):
             await self._database.writer.run(lambda tx: facts.put(tx, facts.LINE, "maintenance"))
         return signature

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,7 +106,7 @@ def test_a_leaf_must_say_that_it_is_no_ca():
         not_valid_after=_GATEWAY.certificate.not_valid_after_utc,
         extensions=[],
     )
-    tbs = builder.sign(_CAS.root.key, signed.HASH).tbs_certificate_bytes
+    tbs = builder.sign(_CAS.root.key, SHA256()).tbs_certificate_bytes
     assert "CA:FALSE" in _refused(tbs, Purpose.LEAF)
 
 
@@ -144,7 +145,7 @@ def test_no_crl():
         next_update=_GATEWAY.certificate.not_valid_after_utc,
         extensions=[x509.Extension(point.oid, critical=True, value=point)],
     )
-    indirect = builder.sign(_CAS.root.key, signed.HASH).tbs_certlist_bytes
+    indirect = builder.sign(_CAS.root.key, SHA256()).tbs_certlist_bytes
     assert "own certificates" in _refused(indirect, Purpose.CRL)
 
 

@@ -1,5 +1,7 @@
 """Certificates: only what the issuer's key signed over exactly these bytes is released."""
 
+from dataclasses import replace
+
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID
@@ -9,8 +11,11 @@ from hypothesis import strategies as st
 from shared.kernel.clock import US_PER_SECOND
 from shared.kernel.errors import BadRequestError, IntegrityError
 from shared.pki import certificates, keys, signed
+from shared.pki.algorithms import BY_NAME, ECDSA_SHA256
 from shared.pki.certificates import Issuer
+from shared.pki.keys import KeyType
 from shared.pki.plan import NO_EXPIRY_US, AltName, AltNameKind, NameAttribute
+from tests.support import pki_keys
 from tests.support.pki_hierarchy import DAY_US, NOW_US, Hierarchy, leaf_plan, subject
 from tests.support.pki_twin import twin
 
@@ -68,9 +73,21 @@ def plans(draw: st.DrawFn):
 @settings(max_examples=300, deadline=None)
 def test_another_builder_gives_the_same_bytes(plan, serial, issuer):
     if issuer is None:
-        assert certificates.unsigned_root(plan, serial) == twin(plan, None, serial)
+        assert certificates.unsigned_root(plan, serial, ECDSA_SHA256) == twin(plan, None, serial)
     else:
         assert certificates.unsigned(plan, issuer, serial) == twin(plan, issuer, serial)
+
+
+@pytest.mark.parametrize(("kind", "name"), pki_keys.ISSUERS)
+@pytest.mark.parametrize("subject_kind", [KeyType.EC_P256, KeyType.RSA_OTHER, KeyType.ED448])
+def test_another_builder_gives_the_same_bytes_for_each_issuer(kind, name, subject_kind):
+    algorithm = BY_NAME[name]
+    plan = leaf_plan(public_key=pki_keys.spki(subject_kind))
+    issuer = replace(GATEWAY.issuer, signature=algorithm)
+    theirs = twin(plan, issuer, 7, kind, algorithm)
+    assert certificates.unsigned(plan, issuer, 7) == theirs
+    root = twin(plan, None, 7, kind, algorithm)
+    assert certificates.unsigned_root(plan, 7, algorithm) == root
 
 
 def test_the_certificate_says_what_was_planned():

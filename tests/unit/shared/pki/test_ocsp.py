@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from shared.kernel.clock import utc_us_of
 from shared.kernel.errors import BadRequestError
 from shared.pki import certificates, keys, ocsp, oids, signed
+from shared.pki.algorithms import ECDSA_SHA256
 from shared.pki.ocsp import Failure, State, Status
 from shared.pki.signed import tlv
 from tests.support.pki_hierarchy import DAY_US, NOW_US, Hierarchy, leaf_plan, subject
@@ -95,7 +96,7 @@ def test_an_independent_reader_understands_the_answer(algorithm, status, expecte
     assert utc_us_of(parsed.next_update_utc) == NOW_US + DAY_US
     assert parsed.certificates == [RESPONDER]
     assert parsed.extensions.get_extension_for_class(x509.OCSPNonce).value.nonce == b"n" * 16
-    RESPONDER_KEY.public_key().verify(parsed.signature, parsed.tbs_response_bytes, signed.ALGORITHM)
+    ECDSA_SHA256.verify(RESPONDER_KEY.public_key(), parsed.tbs_response_bytes, parsed.signature)
     if expected is reference.OCSPCertStatus.REVOKED:
         assert parsed.revocation_reason.name == status.reason
         assert utc_us_of(parsed.revocation_time_utc) == status.revoked_at_us // 10**6 * 10**6
