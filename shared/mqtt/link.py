@@ -26,6 +26,8 @@ _CONNECT_TIMEOUT_S = 10
 _HANDSHAKE_TIMEOUT_S = 20  # from TCP connect to the broker's SUBACK
 _MISC_INTERVAL_S = 1
 _PAUSE_S, _PAUSE_S_MAX = 1, 60
+#: Where nobody listened, asking again costs nobody anything: when the link is back, it is used.
+_UNREACHABLE_PAUSE_S_MAX = 2
 _STEADY_S = 10  # a connection that lived so long was no failed attempt
 #: Messages that wait for an acknowledgement slot; more than that would only wait to be repeated.
 _QUEUE_MESSAGES_MAX = 4_096
@@ -89,35 +91,40 @@ class Link:
             self._connection.end(reason)
 
     async def run(self, user: LinkUser) -> None:
-        """Connect, and again after each loss with full jitter (1 s doubling to 60 s); no end."""
+        """Connect, and again after each loss with full jitter (1 s doubling to 60 s); no end.
+
+        The pause grows only where the broker was reached: hundreds of handshakes at once are a
+        load, hundreds of refused connections are none.
+        """
         loop = asyncio.get_running_loop()
         attempt = 0
         while True:
             began = loop.time()
-            reason = await self._once(user)
+            reason, reached = await self._once(user)
             user.link_down(reason)
             attempt = 0 if loop.time() - began > _STEADY_S else attempt + 1
-            await asyncio.sleep(self._pause(attempt))
+            await asyncio.sleep(self._pause(attempt, reached=reached))
 
-    async def _once(self, user: LinkUser) -> str:
-        """Live through one connection and give the reason of its end."""
+    async def _once(self, user: LinkUser) -> tuple[str, bool]:
+        """Live through one connection; give the reason of its end, and whether it was one."""
         connection = _Connection(self._address, user)
         try:
             try:
                 async with asyncio.timeout(_HANDSHAKE_TIMEOUT_S):
                     receive_maximum = await connection.open()
             except (OSError, ValueError, TimeoutError, _EndedError) as error:
-                return _sentence(error)
+                return _sentence(error), connection.reached
             self._connection = connection
             user.link_up(receive_maximum)
-            return await connection.ended()
+            return await connection.ended(), True
         finally:
             self._connection = None
             connection.close()
 
-    def _pause(self, attempt: int) -> float:
+    def _pause(self, attempt: int, *, reached: bool) -> float:
         fraction = int.from_bytes(self._random(4), "big") / 2**32
-        return fraction * min(_PAUSE_S_MAX, _PAUSE_S * 2 ** min(attempt, 10))
+        longest_s = _PAUSE_S_MAX if reached else _UNREACHABLE_PAUSE_S_MAX
+        return fraction * min(longest_s, _PAUSE_S * 2 ** min(attempt, 10))
 
 
 class _Client(Client):
@@ -130,10 +137,12 @@ class _Client(Client):
     def __init__(self, address: BrokerAddress) -> None:
         super().__init__(CallbackAPIVersion.VERSION2, protocol=MQTTv5)
         self._broker = address
+        self.reached = False  # somebody listened there
 
     def _create_socket(self) -> Any:
         place = self._broker.host, self._broker.port
         plain = socket.create_connection(place, timeout=_CONNECT_TIMEOUT_S)
+        self.reached = True
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self._broker.tls.wrap_socket(plain, server_hostname=self._broker.host)
 
@@ -159,7 +168,7 @@ class _Connection:
         self._connecting: asyncio.Future[None] | None = None
         self._client = self._make_client()
 
-    def _make_client(self) -> Client:
+    def _make_client(self) -> _Client:
         client = _Client(self._address)
         client.max_inflight_messages_set(0)  # paho's limit would queue in paho; ours is below
         if presence := self._address.presence:
@@ -173,6 +182,11 @@ class _Connection:
         client.on_publish = self._on_publish
         client.on_disconnect = self._on_disconnect
         return client
+
+    @property
+    def reached(self) -> bool:
+        """Whether somebody listened at the broker's address."""
+        return self._client.reached
 
     async def open(self) -> int:
         """Connect and subscribe; give the Receive Maximum to keep to."""
