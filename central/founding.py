@@ -20,7 +20,7 @@ from central.sync import directives
 from central.sync.listener import Storage
 from shared.kernel.clock import Clock
 from shared.pki import formats
-from shared.policy.profile import SHIPPED
+from shared.policy.shipped import SHIPPED
 from shared.store.access import Access
 from shared.store.schema import ca, fact, profile, user
 from shared.store.transaction import Transaction

@@ -2,52 +2,39 @@
 
 Pure and total: the same profile, grant, request and circumstances give the same plan or refusal at
 central and at every gateway. Each refusal names the rule, the value that broke it and a remedy.
+``explain`` runs the same rules and gives the verdict of each.
 The grant's quota is not judged here: the ledger spends it in the commit of the intent.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from shared.kernel import limits
 from shared.kernel.clock import US_PER_SECOND, ClockQuality, Instant, datetime_of
 from shared.pki import keys, names
-from shared.pki.certificates import IssuerLimits
-from shared.pki.plan import NO_EXPIRY_US, AltName, NameAttribute, Plan
+from shared.pki.plan import NO_EXPIRY_US, Plan
+from shared.policy import content
+from shared.policy.case import Case, Outcome, Refusal, RefusedError, Verdict, excerpt
+from shared.policy.circumstances import Circumstances
+from shared.policy.conditions import Condition, station_of
 from shared.policy.grant import Grant
-from shared.policy.profile import ClockInDoubt, Profile, SubjectRule, TooLong
+from shared.policy.profile import ClockInDoubt, Mode, Profile, TooLong
 from shared.policy.request import EnrollmentRequest
+from shared.policy.rules import Effect, Rule
+
+__all__ = ["Circumstances", "Decision", "Outcome", "Refusal", "Verdict", "decide", "explain"]
 
 _US_PER_DAY = 24 * 3600 * US_PER_SECOND
 #: How far the clock may stand before central's last contact without having been set back.
 _CLOCK_TOLERANCE_US = 300 * US_PER_SECOND
-_VALUE_CHARS_MAX = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What else the decision depends on: the time, the CA that would sign, the last contact."""
+class Decision:
+    """The outcome with the verdict of every rule, in the order in which they are judged."""
 
-    now: Instant
-    issuer: IssuerLimits
-    last_contact_us: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A rule says no: its name, the value that broke it, a sentence, and what would help."""
-
-    rule: str
-    value: str
-    message: str
-    remedy: str
-
-
-class _RefusedError(Exception):
-    """Carries a refusal out of the rule that made it."""
-
-    def __init__(self, rule: str, value: str, message: str, remedy: str) -> None:
-        super().__init__(message)
-        self.refusal = Refusal(rule, value, message, remedy)
+    outcome: Plan | Refusal
+    verdicts: tuple[Verdict, ...]
 
 
 def decide(
@@ -57,299 +44,379 @@ def decide(
     circumstances: Circumstances,
 ) -> Plan | Refusal:
     """Decide on one request. ``grant`` None: none is needed (central)."""
+    case = Case(profile, grant, request, circumstances)
     try:
-        if grant is not None:
-            _check_grant(grant, profile, request, circumstances)
-        _check_circumstances(profile, circumstances)
-        _check_key(profile, request)
-        _check_device(profile, request)
-        _check_metadata(request)
-        subject = _subject(profile, request)
-        alt_names = _alt_names(profile, request, subject)
-        not_before_us, not_after_us = _validity(profile, request, circumstances)
-    except _RefusedError as refused:
+        for step in _STEPS:
+            step.judge(case)
+    except RefusedError as refused:
         return refused.refusal
+    return _plan(case)
+
+
+def explain(
+    profile: Profile,
+    grant: Grant | None,
+    request: EnrollmentRequest,
+    circumstances: Circumstances,
+) -> Decision:
+    """Decide as ``decide`` does, and say what each rule found."""
+    trace: list[Verdict] = []
+    case = Case(profile, grant, request, circumstances, trace)
+    failed: set[str] = set()
+    for step in _STEPS:
+        before = len(trace)
+        if failed.isdisjoint(step.needs):
+            step.judge(case)
+        else:
+            needed = ", ".join(sorted(failed.intersection(step.needs)))
+            trace.append(Verdict(step.name, Outcome.NOT_REACHED, f"needs {needed}"))
+        if any(verdict.outcome is not Outcome.PASSED for verdict in trace[before:]):
+            failed.add(step.name)
+    first = next((verdict for verdict in trace if verdict.outcome is Outcome.FAILED), None)
+    if first is None:
+        return Decision(_plan(case), tuple(trace))
+    refusal = Refusal(first.rule, first.value, first.message, first.remedy)
+    return Decision(refusal, tuple(trace))
+
+
+def _plan(case: Case) -> Plan:
+    profile = case.profile
     return Plan(
         profile=profile.name,
         profile_version=profile.version,
         purpose=profile.purpose,
-        subject=subject,
-        alt_names=alt_names,
-        public_key=request.public_key,
-        not_before_us=not_before_us,
-        not_after_us=not_after_us,
+        subject=case.subject,
+        alt_names=case.alt_names,
+        public_key=case.request.public_key,
+        not_before_us=case.not_before_us,
+        not_after_us=case.not_after_us,
         key_usage=profile.key_usage,
         extended_key_usage=profile.extended_key_usage,
+        extensions=case.extensions,
+        ca_path_length=profile.ca_path_length,
+        no_check=profile.ocsp_no_check,
     )
 
 
-def unknown_device(request: EnrollmentRequest) -> Refusal:
-    """Refuse a device of which no record is held, where only known ones may enroll."""
-    return Refusal(
-        "device.known",
-        _excerpt(request.device),
-        f"The device {_excerpt(request.device)} is not known here.",
-        "Import its device record at central, and let the gateway hear of it.",
-    )
-
-
-def _check_grant(
-    grant: Grant, profile: Profile, request: EnrollmentRequest, circumstances: Circumstances
-) -> None:
-    if profile.name not in grant.profiles:
-        raise _RefusedError(
-            "grant.profiles",
-            profile.name,
+def _judge_grant(case: Case) -> None:
+    grant, profile, request = case.grant, case.profile, case.request
+    if grant is None:
+        return
+    case.judge(
+        profile.name in grant.profiles,
+        "grant.profiles",
+        profile.name,
+        lambda: (
             f"This gateway's grant does not cover the profile {profile.name}.",
             "Ask central to add the profile to the grant.",
-        )
-    if grant.devices is not None and (request.device or "") not in grant.devices:
-        raise _RefusedError(
+        ),
+    )
+    if grant.devices is not None:
+        case.judge(
+            (request.device or "") in grant.devices,
             "grant.devices",
-            _excerpt(request.device),
-            f"The device {_excerpt(request.device)} is not among those that the grant names.",
-            "Check the device id, or ask central to extend the grant.",
+            request.device,
+            lambda: (
+                f"The device {excerpt(request.device)} is not among those that the grant names.",
+                "Check the device id, or ask central to extend the grant.",
+            ),
         )
-    now_us = circumstances.now.utc_us
-    if not grant.not_before_us <= now_us < grant.not_after_us:
-        raise _RefusedError(
-            "grant.window",
-            _time(now_us),
+    if grant.stations is not None:
+        station = station_of(request)
+        case.judge(
+            station in grant.stations,
+            "grant.stations",
+            station or request.principal,
+            lambda: (
+                f"The grant names other stations than {excerpt(station or request.principal)}.",
+                "Use one of the stations of the grant, or ask central to extend it.",
+            ),
+        )
+    now_us = case.circumstances.now.utc_us
+    case.judge(
+        grant.not_before_us <= now_us < grant.not_after_us,
+        "grant.window",
+        lambda: _time(now_us),
+        lambda: (
             f"The grant holds from {_time(grant.not_before_us)} until "
             f"{_time(grant.not_after_us)}, and it is {_time(now_us)}.",
             "Check the clock, or ask central for a new grant.",
-        )
+        ),
+    )
     if grant.last_contact_max_s is not None:
-        _check_last_contact(grant.last_contact_max_s, now_us, circumstances.last_contact_us)
+        _judge_last_contact(case, grant.last_contact_max_s)
 
 
-def _check_last_contact(max_s: int, now_us: int, last_contact_us: int | None) -> None:
+def _judge_last_contact(case: Case, max_s: int) -> None:
     """Central must have been heard of lately; a clock before that contact proves nothing."""
-    if last_contact_us is not None and (
-        -_CLOCK_TOLERANCE_US <= now_us - last_contact_us <= max_s * US_PER_SECOND
-    ):
-        return
-    last = "none" if last_contact_us is None else _time(last_contact_us)
-    raise _RefusedError(
+    now_us, last_us = case.circumstances.now.utc_us, case.circumstances.last_contact_us
+
+    def last() -> str:
+        return "none" if last_us is None else _time(last_us)
+
+    case.judge(
+        last_us is not None and -_CLOCK_TOLERANCE_US <= now_us - last_us <= max_s * US_PER_SECOND,
         "grant.last_contact",
         last,
-        f"The grant holds for {max_s} s after the last contact with central; it is "
-        f"{_time(now_us)}, and the last contact was: {last}.",
-        "Restore the link to central, or check the clock.",
+        lambda: (
+            f"The grant holds for {max_s} s after the last contact with central; it is "
+            f"{_time(now_us)}, and the last contact was: {last()}.",
+            "Restore the link to central, or check the clock.",
+        ),
     )
 
 
-def _check_circumstances(profile: Profile, circumstances: Circumstances) -> None:
+def _judge_issuer(case: Case) -> None:
+    profile, circumstances = case.profile, case.circumstances
     now, issuer = circumstances.now, circumstances.issuer
-    if _in_doubt(now) and profile.validity.clock_in_doubt is ClockInDoubt.HOLD:
-        raise _RefusedError(
-            "clock",
-            now.quality.value,
+    case.judge(
+        not _in_doubt(now) or profile.validity.clock_in_doubt is not ClockInDoubt.HOLD,
+        "clock",
+        now.quality.value,
+        lambda: (
             f"The time is not known, and the profile {profile.name} does not issue in doubt.",
             "Restore the time source or the link to central, or set the clock.",
-        )
+        ),
+    )
     until_us = min(issuer.issue_until_us, issuer.not_after_us)
-    if not issuer.not_before_us <= now.utc_us < until_us:
-        raise _RefusedError(
-            "issuer.window",
-            _time(now.utc_us),
+    case.judge(
+        issuer.not_before_us <= now.utc_us < until_us,
+        "issuer.window",
+        lambda: _time(now.utc_us),
+        lambda: (
             f"The CA issues from {_time(issuer.not_before_us)} until {_time(until_us)}, "
             f"and it is {_time(now.utc_us)}.",
             "Check the clock; if it is right, the CA needs its next issuing period.",
+        ),
+    )
+    if profile.issuing_ca is not None:
+        case.judge(
+            profile.issuing_ca in {circumstances.ca_id, circumstances.ca_role},
+            "issuing_ca",
+            circumstances.ca_id or circumstances.ca_role,
+            lambda: (
+                f"The profile {profile.name} is issued by the CA {profile.issuing_ca} only.",
+                "Ask where that CA is, or use another profile.",
+            ),
+        )
+    if profile.ca_path_length is not None:
+        _judge_authority(case, profile.ca_path_length)
+
+
+def _judge_authority(case: Case, path_length: int) -> None:
+    """A CA is born at central, below a CA that may have that many below it (RFC 5280 §4.2.1.9)."""
+    allowed = case.circumstances.path_length
+    case.judge(
+        case.grant is None and (allowed is None or path_length < allowed),
+        "ca",
+        path_length,
+        lambda: (
+            "This CA cannot issue a CA certificate of this path length.",
+            "Ask central for it, from a CA whose path length is greater.",
+        ),
+    )
+
+
+def _judge_requester(case: Case) -> None:
+    profile = case.profile
+    case.judge(
+        profile.mode is Mode.LOCAL,
+        "mode",
+        profile.mode.value,
+        lambda: (
+            f"The profile {profile.name} is for the mode {profile.mode.value}, "
+            "which this version does not issue.",
+            "Ask the administrator for a profile of the mode local.",
+        ),
+    )
+    verdicts = profile.conditions.verdicts(case.request, case.circumstances)
+    for name, value, wanted, passes in verdicts:
+        case.judge(
+            passes,
+            f"conditions.{name}",
+            value,
+            lambda name=name, wanted=wanted: (
+                f"The profile {profile.name} is for requests with {name}: {excerpt(wanted)}.",
+                "Ask so that this holds, or use another profile.",
+            ),
         )
 
 
-def _check_key(profile: Profile, request: EnrollmentRequest) -> None:
-    key_type = keys.key_type(request.public_key)
-    if key_type not in profile.key_types:
-        raise _RefusedError(
-            "key_types",
-            key_type.value if key_type else "unknown",
+def _judge_key(case: Case) -> None:
+    profile = case.profile
+    key_type = keys.key_type(case.request.public_key)
+    case.judge(
+        key_type in profile.key_types,
+        "key_types",
+        key_type.value if key_type else "unknown",
+        lambda: (
             f"The profile {profile.name} does not allow keys of this type.",
             f"Use a key of type {', '.join(profile.key_types)}.",
-        )
+        ),
+    )
 
 
-def _check_device(profile: Profile, request: EnrollmentRequest) -> None:
+def _judge_device(case: Case) -> None:
+    profile, request = case.profile, case.request
     device_id = request.device
     if device_id is None:
-        if profile.device_id_required:
-            raise _RefusedError(
-                "device_id",
-                "none",
+        case.judge(
+            not profile.device_id_required,
+            "device_id",
+            None,
+            lambda: (
                 f"The profile {profile.name} needs a device id.",
                 "Send device_id, or the device's serialNumber in the subject.",
-            )
-    elif problem := names.text_problem(device_id, limits.DEVICE_ID_CHARS_MAX):
-        raise _RefusedError(
+            ),
+        )
+    else:
+        problem = names.text_problem(device_id, limits.DEVICE_ID_CHARS_MAX)
+        case.judge(
+            problem is None,
             "device_id",
-            _excerpt(device_id),
-            f"The device id {problem}.",
-            f"Send up to {limits.DEVICE_ID_CHARS_MAX} printable characters.",
+            device_id,
+            lambda: (
+                f"The device id {problem}.",
+                f"Send up to {limits.DEVICE_ID_CHARS_MAX} printable characters.",
+            ),
+        )
+    if request.known_devices_only or profile.known_devices_only:
+        case.judge(
+            request.record is not None,
+            "device.known",
+            device_id,
+            lambda: (
+                f"The device {excerpt(device_id)} is not known here.",
+                "Import its device record at central, and let the gateway hear of it.",
+            ),
         )
 
 
-def _check_metadata(request: EnrollmentRequest) -> None:
-    if len(request.metadata) > limits.METADATA_PAIRS_MAX:
-        raise _RefusedError(
-            "metadata",
-            str(len(request.metadata)),
-            f"The request has {len(request.metadata)} metadata pairs.",
+def _judge_metadata(case: Case) -> None:
+    metadata = case.request.metadata
+    case.judge(
+        len(metadata) <= limits.METADATA_PAIRS_MAX,
+        "metadata",
+        len(metadata),
+        lambda: (
+            f"The request has {len(metadata)} metadata pairs.",
             f"Send at most {limits.METADATA_PAIRS_MAX}.",
-        )
-    for key, value in request.metadata.items():
+        ),
+    )
+    for key, value in metadata.items():
         problem = names.text_problem(key, limits.METADATA_KEY_CHARS_MAX)
         if value and problem is None:
             problem = names.text_problem(value, limits.METADATA_VALUE_CHARS_MAX)
-        if problem:
-            raise _RefusedError(
-                "metadata",
-                _excerpt(key),
-                f"The metadata pair {_excerpt(key)} {problem}.",
+        case.judge(
+            problem is None,
+            "metadata",
+            key,
+            lambda key=key, problem=problem: (
+                f"The metadata pair {excerpt(key)} {problem}.",
                 "Send short printable text without control characters.",
-            )
-
-
-def _subject(profile: Profile, request: EnrollmentRequest) -> tuple[NameAttribute, ...]:
-    """Check what was asked for and add what the profile fills in."""
-    rules = profile.subject_rules
-    for attribute in request.subject:
-        kind = names.BY_OID.get(attribute.oid)
-        if kind is None or attribute.oid not in rules:
-            raise _RefusedError(
-                "subject",
-                kind.name if kind else _excerpt(attribute.oid),
-                f"The profile {profile.name} does not allow this attribute in the subject.",
-                f"Use only {', '.join(rule.attribute for rule in profile.subject)}.",
-            )
-        if problem := names.attribute_problem(kind, attribute.value):
-            raise _RefusedError(
-                f"subject.{kind.name}",
-                _excerpt(attribute.value),
-                f"The subject's {kind.name} {problem}.",
-                f"Send a {kind.name} that fits.",
-            )
-    subject = request.subject + tuple(_filled_in(profile, request))
-    present = [attribute.oid for attribute in subject]
-    for oid, rule in rules.items():
-        _check_count(f"subject.{rule.attribute}", rule.required, present.count(oid), rule.count_max)
-    return subject
-
-
-def _filled_in(profile: Profile, request: EnrollmentRequest) -> Iterator[NameAttribute]:
-    """Give the attributes that come from device id or metadata and were not asked for."""
-    for oid, rule in profile.subject_rules.items():
-        expected = _source(rule, request)
-        if expected is None:
-            continue
-        kind = names.BY_OID[oid]
-        present = [attribute.value for attribute in request.subject if attribute.oid == oid]
-        problem = names.attribute_problem(kind, expected)
-        if problem or any(value != expected for value in present):
-            raise _RefusedError(
-                f"subject.{kind.name}",
-                _excerpt(present[0] if present else expected),
-                f"The subject's {kind.name} {problem or 'differs from what was sent beside it'}.",
-                f"Send the {kind.name} only once, or twice the same.",
-            )
-        if not present:
-            yield NameAttribute(oid, expected)
-
-
-def _source(rule: SubjectRule, request: EnrollmentRequest) -> str | None:
-    if rule.device_id:
-        return request.device
-    return request.metadata.get(rule.metadata_key) if rule.metadata_key else None
-
-
-def _alt_names(
-    profile: Profile, request: EnrollmentRequest, subject: tuple[NameAttribute, ...]
-) -> tuple[AltName, ...]:
-    alt_names = request.alt_names
-    rules = profile.alt_name_rules
-    if profile.common_name_as_host and not alt_names:
-        hosts = (names.host_name(item.value) for item in subject if item.oid == names.COMMON_NAME)
-        alt_names = tuple(
-            host for host in hosts if host.kind in rules and not names.alt_name_problem(host)
-        )
-    for alt_name in alt_names:
-        allowed = alt_name.kind in rules
-        problem = names.alt_name_problem(alt_name) if allowed else "is of a kind not allowed"
-        if problem:
-            raise _RefusedError(
-                f"alt_names.{alt_name.kind.value}",
-                _excerpt(alt_name.value),
-                f"The alternative name {_excerpt(alt_name.value)} {problem}.",
-                f"The profile {profile.name} allows: {', '.join(rules) or 'none'}.",
-            )
-    present = [alt_name.kind for alt_name in alt_names]
-    for kind, rule in rules.items():
-        _check_count(f"alt_names.{kind.value}", rule.required, present.count(kind), rule.count_max)
-    if not subject and not alt_names:
-        raise _RefusedError(
-            "subject",
-            "none",
-            "The request names nobody: subject and alternative names are empty.",
-            "Send a common name or an alternative name.",
-        )
-    return alt_names
-
-
-def _check_count(rule: str, required: bool, count: int, count_max: int) -> None:
-    if count > count_max or (required and count == 0):
-        raise _RefusedError(
-            rule,
-            str(count),
-            f"The certificate would hold {rule} {count} times.",
-            f"Send at least {int(required)} and at most {count_max}.",
+            ),
         )
 
 
-def _validity(
-    profile: Profile, request: EnrollmentRequest, circumstances: Circumstances
-) -> tuple[int, int]:
-    """Give start and end in UTC µs on whole seconds; the end is never after the issuer's."""
-    rules, issuer, now = profile.validity, circumstances.issuer, circumstances.now
+def _judge_validity(case: Case) -> None:
+    """Set start and end in UTC µs on whole seconds; the end is never after the issuer's."""
+    rules, now = case.profile.validity, case.circumstances.now
+    issuer = case.circumstances.issuer
     start_us = now.utc_us - rules.back_date_s * US_PER_SECOND
     if _in_doubt(now) and rules.clock_in_doubt is ClockInDoubt.BACK_DATE:
         start_us = issuer.not_before_us
-    end_us = NO_EXPIRY_US
-    if (days := _days(profile, request)) is not None:
-        end_us = min(end_us, now.utc_us + days * _US_PER_DAY)
+    end_us = _end_us(case)
     if end_us > issuer.not_after_us:
-        if rules.too_long is TooLong.REFUSE:
-            raise _RefusedError(
-                "validity.issuer",
-                _time(end_us),
+        case.judge(
+            rules.too_long is TooLong.CLIP,
+            "validity.issuer",
+            lambda: _time(end_us),
+            lambda: (
                 f"The certificate would live until {_time(end_us)}, "
                 f"its issuer ends {_time(issuer.not_after_us)}.",
                 "Ask for fewer days, or use a CA that lives longer.",
-            )
-        end_us = issuer.not_after_us
-    start_us = max(start_us, issuer.not_before_us)
-    return start_us - start_us % US_PER_SECOND, end_us - end_us % US_PER_SECOND
-
-
-def _days(profile: Profile, request: EnrollmentRequest) -> int | None:
-    """Give the days to live; None: no expiry."""
-    rules, days = profile.validity, request.validity_days
-    if days is None or rules.days_max is None:
-        if days is not None:
-            raise _RefusedError(
-                "validity.days",
-                str(days),
-                f"Certificates of the profile {profile.name} have no expiry.",
-                "Leave the number of days out.",
-            )
-        return rules.days_default
-    if days < 1 or (days > rules.days_max and rules.too_long is TooLong.REFUSE):
-        raise _RefusedError(
-            "validity.days",
-            str(days),
-            f"The profile {profile.name} issues for 1 to {rules.days_max} days.",
-            f"Ask for at most {rules.days_max} days.",
+            ),
         )
-    return min(days, rules.days_max)
+    end_us = min(end_us, issuer.not_after_us)
+    start_us = max(start_us, issuer.not_before_us)
+    case.not_before_us = start_us - start_us % US_PER_SECOND
+    case.not_after_us = end_us - end_us % US_PER_SECOND
+
+
+def _end_us(case: Case) -> int:
+    """Give the end that request and profile want, UTC µs."""
+    rules, days, now_us = case.profile.validity, case.request.validity_days, _now_us(case)
+    name = case.profile.name
+    if rules.days_max is None or rules.days_default is None:
+        case.judge(
+            days is None,
+            "validity.days",
+            days,
+            lambda: (
+                f"Certificates of the profile {name} have no expiry of the requester's choice.",
+                "Leave the number of days out.",
+            ),
+        )
+        if rules.not_after_us is None:
+            return NO_EXPIRY_US
+        end_us = rules.not_after_us
+        case.judge(
+            now_us < end_us,
+            "validity.not_after",
+            lambda: _time(now_us),
+            lambda: (
+                f"Certificates of the profile {name} end {_time(end_us)}, which is over.",
+                "Ask the administrator for a new version of the profile.",
+            ),
+        )
+        return end_us
+    least, most = rules.days_min or 1, rules.days_max
+    wanted = rules.days_default if days is None else days
+    case.judge(
+        wanted >= least and (wanted <= most or rules.too_long is TooLong.CLIP),
+        "validity.days",
+        wanted,
+        lambda: (
+            f"The profile {name} issues for {least} to {most} days.",
+            f"Ask for {least} to {most} days.",
+        ),
+    )
+    return min(NO_EXPIRY_US, now_us + min(wanted, most) * _US_PER_DAY)
+
+
+def _judge_rules(case: Case) -> None:
+    """Judge the documents that bind a CA or a subset of requests, after the profile."""
+    allowing: list[Rule] = []
+    for rule in case.circumstances.rules.of(case.profile.name):
+        if not _holds(rule.applies_to, case):
+            continue
+        if rule.effect is Effect.ALLOW:
+            allowing.append(rule)
+            continue
+        case.judge(
+            _holds(rule.when, case) is (rule.effect is Effect.REQUIRE),
+            f"rules.{rule.name}",
+            rule.effect.value,
+            lambda rule=rule: (f"The rule “{rule.title}” does not allow this.", rule.remedy),
+        )
+    if allowing:
+        case.judge(
+            any(_holds(rule.when, case) for rule in allowing),
+            f"rules.{allowing[0].name}",
+            "allow",
+            lambda: (
+                f"No rule allows this: {', '.join(rule.title for rule in allowing)}.",
+                allowing[0].remedy,
+            ),
+        )
+
+
+def _holds(condition: Condition, case: Case) -> bool:
+    return condition.holds(case.request, case.circumstances)
+
+
+def _now_us(case: Case) -> int:
+    return case.circumstances.now.utc_us
 
 
 def _in_doubt(now: Instant) -> bool:
@@ -360,7 +427,25 @@ def _time(utc_us: int) -> str:
     return f"{datetime_of(utc_us):%Y-%m-%d %H:%M:%SZ}"
 
 
-def _excerpt(value: str | None) -> str:
-    """Show text from outside: without control characters and not without end."""
-    text = value or "none"
-    return (text if text.isprintable() else ascii(text))[:_VALUE_CHARS_MAX]
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A group of rules; ``needs`` names the groups whose results it uses."""
+
+    name: str
+    judge: Callable[[Case], None]
+    needs: tuple[str, ...] = ()
+
+
+_STEPS = (
+    _Step("grant", _judge_grant),
+    _Step("issuer", _judge_issuer),
+    _Step("requester", _judge_requester),
+    _Step("key", _judge_key),
+    _Step("device", _judge_device),
+    _Step("metadata", _judge_metadata),
+    _Step("subject", content.judge_subject, needs=("device", "metadata")),
+    _Step("alt_names", content.judge_alt_names, needs=("subject",)),
+    _Step("validity", _judge_validity, needs=("issuer",)),
+    _Step("extensions", content.judge_extensions, needs=("subject",)),
+    _Step("rules", _judge_rules),
+)

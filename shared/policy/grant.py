@@ -6,8 +6,8 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from shared.kernel import limits
+from shared.policy.conditions import Slug, Text
 from shared.policy.document import Document
-from shared.policy.profile import Slug
 
 _DeviceId = Annotated[str, Field(min_length=1, max_length=limits.DEVICE_ID_CHARS_MAX)]
 _Digits = Annotated[str, Field(pattern=r"^[0-9]{1,32}$")]
@@ -58,7 +58,8 @@ class Grant(Document):
     """What a gateway may issue on its own. Times are UTC µs.
 
     ``quota`` counts certificates over the grant's whole life (the ledger enforces it);
-    ``last_contact_max_s`` None: it holds for the whole window; ``devices`` None: any device.
+    ``last_contact_max_s`` None: it holds for the whole window; ``devices`` None: any device;
+    ``stations`` None: any requester, else only these.
     """
 
     grant_id: Annotated[str, Field(min_length=1, max_length=64)]
@@ -69,6 +70,7 @@ class Grant(Document):
     not_after_us: _Microseconds
     last_contact_max_s: Annotated[int, Field(ge=1)] | None = None
     devices: Devices | None = None
+    stations: Annotated[tuple[Text, ...], Field(min_length=1, max_length=200)] | None = None
 
     @model_validator(mode="after")
     def _window_in_order(self) -> Self:

@@ -8,11 +8,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from shared.kernel import limits
 from shared.pki import names
+from shared.pki.extensions import Encoded
 from shared.pki.keys import KeyType
-from shared.pki.plan import AltNameKind
+from shared.pki.plan import NO_EXPIRY_US, AltNameKind
+from shared.policy import extensions
+from shared.policy.conditions import Condition, MetadataKey, Slug
 from shared.policy.document import Document
+from shared.policy.extensions import Extension, Oid, Private
+from shared.policy.patterns import Pattern
+from shared.policy.templates import Template
 
 _DAYS_MAX = 36_525  # a hundred years; what shall live longer has no expiry
 _BACK_DATE_S_MAX = 7 * 24 * 3600
@@ -40,6 +45,14 @@ class Duplicates(StrEnum):
     REVOKE_EARLIER = "revoke_earlier"
 
 
+class Mode(StrEnum):
+    """Who signs (design.md §4). This version issues ``local`` only and publishes no other."""
+
+    LOCAL = "local"  # the CA of the box that is asked
+    FORWARD = "forward"  # central, when the request has reached it
+    STOCK = "stock"  # central, ahead of time
+
+
 class UnheardSerials(StrEnum):
     """What central's OCSP says of serials that a trusted gateway has not reported yet."""
 
@@ -54,19 +67,48 @@ def _known_attribute(name: str) -> str:
 
 
 Days = Annotated[int, Field(ge=1, le=_DAYS_MAX)]
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-Oid = Annotated[str, Field(pattern=rf"^(?:{names.OID_PATTERN})$")]
 KeyUsage = Literal[
     "digital_signature",
     "content_commitment",
     "key_encipherment",
     "data_encipherment",
     "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
 ]
-MetadataKey = Annotated[str, Field(min_length=1, max_length=limits.METADATA_KEY_CHARS_MAX)]
+_CA_USAGE = frozenset(("key_cert_sign", "crl_sign"))
+_Patterns = Annotated[tuple[Pattern, ...], Field(max_length=16)]
+_Templates = Annotated[tuple[Template, ...], Field(max_length=16)]
 
 
-class SubjectRule(Document):
+class ValueRule(Document):
+    """What holds of the values of one subject attribute or one kind of alternative name.
+
+    ``values`` are computed; with them nothing else may be asked for. ``defaults`` stand where
+    nothing is asked for, as far as they can be computed. Each value must match one of
+    ``allowed_patterns`` and none of ``forbidden_patterns``; each of ``required_patterns`` must be
+    matched by a value.
+    """
+
+    required: bool = False
+    values: _Templates = ()
+    defaults: _Templates = ()
+    required_patterns: _Patterns = ()
+    allowed_patterns: _Patterns = ()
+    forbidden_patterns: _Patterns = ()
+
+    @cached_property
+    def has_patterns(self) -> bool:
+        """Whether any pattern is to be matched."""
+        return bool(self.required_patterns or self.allowed_patterns or self.forbidden_patterns)
+
+    @cached_property
+    def is_silent(self) -> bool:
+        """Whether it neither adds nor demands anything where nothing is asked for."""
+        return not (self.required or self.values or self.defaults or self.required_patterns)
+
+
+class SubjectRule(ValueRule):
     """One attribute that the subject may hold.
 
     With ``device_id`` it is filled from the device id and must equal it; with ``metadata_key`` it
@@ -74,25 +116,43 @@ class SubjectRule(Document):
     """
 
     attribute: Annotated[str, AfterValidator(_known_attribute)]
-    required: bool = False
     count_max: Annotated[int, Field(ge=1, le=8)] = 1
     device_id: bool = False
     metadata_key: MetadataKey | None = None
 
+    @cached_property
+    def label(self) -> str:
+        """Its name in verdicts."""
+        return f"subject.{self.attribute}"
 
-class AltNameRule(Document):
+    @cached_property
+    def is_silent(self) -> bool:
+        """Whether it neither adds nor demands anything where nothing is asked for."""
+        return super().is_silent and not self.device_id and self.metadata_key is None
+
+
+class AltNameRule(ValueRule):
     """One kind of alternative name that the certificate may hold."""
 
     kind: AltNameKind
-    required: bool = False
     count_max: Annotated[int, Field(ge=1, le=100)] = 10
+
+    @cached_property
+    def label(self) -> str:
+        """Its name in verdicts."""
+        return f"alt_names.{self.kind.value}"
 
 
 class Validity(Document):
-    """How long a certificate lives. Without days it has no expiry (99991231235959Z)."""
+    """How long a certificate lives. Without days it has no expiry (99991231235959Z).
+
+    ``not_after_us`` is a fixed end in UTC µs; nobody may ask for another, so it excludes days.
+    """
 
     days_default: Days | None = None
+    days_min: Days | None = None
     days_max: Days | None = None
+    not_after_us: Annotated[int, Field(ge=0, lt=NO_EXPIRY_US)] | None = None
     back_date_s: Annotated[int, Field(ge=0, le=_BACK_DATE_S_MAX)] = 300
     too_long: TooLong = TooLong.CLIP
     clock_in_doubt: ClockInDoubt = ClockInDoubt.ISSUE
@@ -103,6 +163,10 @@ class Validity(Document):
             raise ValueError("days_default and days_max stand together")
         if self.days_default and self.days_max and self.days_default > self.days_max:
             raise ValueError("days_default must not exceed days_max")
+        if self.days_min and self.days_min > (self.days_default or 0):
+            raise ValueError("days_min must not exceed days_default")
+        if self.not_after_us is not None and self.days_max is not None:
+            raise ValueError("not_after_us excludes days")
         return self
 
 
@@ -113,15 +177,21 @@ class Profile(Document):
     version: Annotated[int, Field(ge=1)]
     title: Annotated[str, Field(min_length=1, max_length=200)]
     purpose: Slug
-    mode: Literal["local"] = "local"  # the gateway's CA signs (design.md §4)
+    mode: Mode = Mode.LOCAL
+    issuing_ca: Annotated[str, Field(min_length=1, max_length=64)] | None = None  # id or role
     key_types: Annotated[tuple[KeyType, ...], Field(min_length=1)]
     subject: tuple[SubjectRule, ...] = ()
     alt_names: tuple[AltNameRule, ...] = ()
     common_name_as_host: bool = False  # a host named by the CN becomes the missing alt. name
     key_usage: tuple[KeyUsage, ...] = ("digital_signature",)
     extended_key_usage: tuple[Oid, ...] = ()
+    extensions: Annotated[tuple[Extension, ...], Field(max_length=32)] = ()
+    ca_path_length: Annotated[int, Field(ge=0, le=16)] | None = None  # None: an end entity
+    ocsp_no_check: bool = False  # id-pkix-ocsp-nocheck (RFC 6960 §4.2.2.2.1)
     validity: Validity
+    conditions: Condition = Condition()
     device_id_required: bool = False
+    known_devices_only: bool = False  # those whose record is held here
     duplicates: Duplicates = Duplicates.REPORT
     unheard_serials: UnheardSerials = UnheardSerials.GOOD
 
@@ -131,6 +201,18 @@ class Profile(Document):
             raise ValueError("subject names an attribute twice")
         if len(self.alt_name_rules) != len(self.alt_names):
             raise ValueError("alt_names names a kind twice")
+        extensions.require_distinct(self.extensions)
+        return self
+
+    @model_validator(mode="after")
+    def _ca_or_end_entity(self) -> Self:
+        if self.ca_path_length is None:
+            if _CA_USAGE.intersection(self.key_usage):
+                raise ValueError("key_usage: only a CA signs certificates and CRLs")
+            if any(isinstance(one, extensions.OF_CAS_ONLY) for one in self.extensions):
+                raise ValueError("extensions holds one that only CAs have")
+        elif not _CA_USAGE.issuperset(self.key_usage) or "key_cert_sign" not in self.key_usage:
+            raise ValueError("key_usage of a CA is key_cert_sign, mostly with crl_sign")
         return self
 
     @cached_property
@@ -156,68 +238,10 @@ class Profile(Document):
         """The alternative name rules by kind."""
         return {rule.kind: rule for rule in self.alt_names}
 
-
-_DESCRIPTIVE = tuple(
-    SubjectRule(attribute=attribute, count_max=count_max)
-    for attribute, count_max in (
-        ("country_name", 1),
-        ("state_name", 1),
-        ("locality_name", 1),
-        ("organization_name", 1),
-        ("organizational_unit_name", 4),
-    )
-)
-
-#: The profiles that every installation begins with.
-SHIPPED = (
-    Profile(
-        name="tls-server",
-        version=1,
-        title="TLS server",
-        purpose="tls-server",
-        key_types=(KeyType.EC_P256,),
-        subject=(
-            SubjectRule(attribute="common_name"),
-            SubjectRule(attribute="serial_number"),
-            *_DESCRIPTIVE,
-        ),
-        alt_names=(
-            AltNameRule(kind=AltNameKind.DNS, count_max=100),
-            AltNameRule(kind=AltNameKind.IP, count_max=100),
-            AltNameRule(kind=AltNameKind.URI),
-        ),
-        common_name_as_host=True,
-        extended_key_usage=("1.3.6.1.5.5.7.3.1",),
-        validity=Validity(days_default=365, days_max=825),
-    ),
-    Profile(
-        name="tls-client",
-        version=1,
-        title="TLS client",
-        purpose="tls-client",
-        key_types=(KeyType.EC_P256,),
-        subject=(
-            SubjectRule(attribute="common_name", required=True),
-            SubjectRule(attribute="serial_number"),
-            *_DESCRIPTIVE,
-        ),
-        alt_names=tuple(AltNameRule(kind=kind) for kind in AltNameKind),
-        extended_key_usage=("1.3.6.1.5.5.7.3.2",),
-        validity=Validity(days_default=365, days_max=825),
-    ),
-    Profile(
-        name="idevid",
-        version=1,
-        title="Device identity for life (IEEE 802.1AR IDevID)",
-        purpose="idevid",
-        key_types=(KeyType.EC_P256,),
-        subject=(
-            SubjectRule(attribute="common_name"),
-            SubjectRule(attribute="serial_number", required=True, device_id=True),
-            *_DESCRIPTIVE,
-        ),
-        alt_names=(AltNameRule(kind=AltNameKind.HARDWARE_MODULE, count_max=1),),
-        validity=Validity(too_long=TooLong.REFUSE),
-        device_id_required=True,
-    ),
-)
+    @cached_property
+    def constant_extensions(self) -> tuple[Encoded, ...] | None:
+        """The extensions, encoded, if none of them depends on the request."""
+        fixed = [one for one in self.extensions if not isinstance(one, Private)]
+        if len(fixed) < len(self.extensions):
+            return None
+        return tuple(one.encoded() for one in fixed)

@@ -32,7 +32,7 @@ from shared.pki import certificates, formats, keys
 from shared.pki.keywrap import SECRET_BYTES, Keyring
 from shared.pki.plan import AltName, AltNameKind
 from shared.policy.grant import Grant
-from shared.policy.profile import SHIPPED
+from shared.policy.shipped import SHIPPED
 from shared.store.access import Access
 from shared.store.database import Database
 from shared.store.kept import Kept

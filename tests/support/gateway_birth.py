@@ -23,7 +23,7 @@ from shared.pki.plan import AltName, AltNameKind
 from shared.pki.request import CertificationRequest
 from shared.policy.bundle import Bundle
 from shared.policy.grant import Grant
-from shared.policy.profile import SHIPPED
+from shared.policy.shipped import SHIPPED
 from shared.store.database import Database
 from shared.store.link import LinkTables
 from shared.store.outbox import Outbox

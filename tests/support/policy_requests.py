@@ -11,7 +11,6 @@ from shared.pki.plan import NO_EXPIRY_US, AltName, AltNameKind, NameAttribute
 from shared.policy.decide import Circumstances
 from shared.policy.grant import Devices, Grant, SerialRange
 from shared.policy.profile import (
-    SHIPPED,
     AltNameRule,
     ClockInDoubt,
     Profile,
@@ -20,6 +19,7 @@ from shared.policy.profile import (
     Validity,
 )
 from shared.policy.request import EnrollmentRequest, Operation
+from shared.policy.shipped import SHIPPED
 from tests.support.pki_hierarchy import DAY_US, NOW_US
 
 _ODD = 7  # neither a boundary nor zero, which hypothesis prefers

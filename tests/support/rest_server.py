@@ -25,7 +25,7 @@ from shared.kernel.errors import NotFoundError
 from shared.pki import certificates, formats, keys, ocsp
 from shared.pki.keywrap import SECRET_BYTES, Keyring
 from shared.pki.plan import AltName, AltNameKind
-from shared.policy.profile import SHIPPED
+from shared.policy.shipped import SHIPPED
 from shared.store.access import Access
 from shared.store.crls import SqlCrls
 from shared.store.database import Database

@@ -14,7 +14,7 @@ from shared.kernel.errors import BadRequestError, NotFoundError, UnavailableErro
 from shared.pki import crl
 from shared.policy.bundle import Bundle
 from shared.policy.grant import Grant
-from shared.policy.profile import SHIPPED
+from shared.policy.shipped import SHIPPED
 from shared.store.database import Database
 from shared.store.reads import Reads
 from shared.store.schema import ca, certificate, grant_use

@@ -26,7 +26,7 @@ from shared.kernel.errors import OutcomeUnknownError, TmaError, TokenUnavailable
 from shared.pki import keys
 from shared.pki.algorithms import ECDSA_SHA256
 from shared.policy.grant import Grant
-from shared.policy.profile import SHIPPED
+from shared.policy.shipped import SHIPPED
 from shared.policy.request import EnrollmentRequest, Operation
 from shared.store import facts, schema
 from shared.store.database import Database

@@ -11,12 +11,13 @@ from shared.pki.certificates import IssuerLimits
 from shared.pki.plan import NO_EXPIRY_US, AltName, AltNameKind, NameAttribute, Plan
 from shared.policy.decide import Circumstances, Refusal, decide
 from shared.policy.grant import Devices, Grant, SerialRange
-from shared.policy.profile import SHIPPED, ClockInDoubt, Profile, SubjectRule, TooLong
+from shared.policy.profile import ClockInDoubt, Profile, SubjectRule, TooLong
 from shared.policy.request import EnrollmentRequest, Operation
+from shared.policy.shipped import SHIPPED
 from tests.support.pki_hierarchy import DAY_US, NOW_US, Hierarchy, subject
 from tests.support.policy_requests import decisions, public_key
 
-SERVER, CLIENT, IDEVID = SHIPPED
+SERVER, CLIENT, IDEVID = SHIPPED[:3]
 HIERARCHY = Hierarchy()
 ISSUER = IssuerLimits(NOW_US - DAY_US, NOW_US + 3650 * DAY_US, NOW_US + 365 * DAY_US)
 GRANT = Grant(

@@ -7,7 +7,8 @@ import pytest
 from shared.kernel.errors import BadRequestError
 from shared.policy.bundle import Bundle
 from shared.policy.grant import Devices, Grant, SerialRange
-from shared.policy.profile import SHIPPED, Profile
+from shared.policy.profile import Profile
+from shared.policy.shipped import SHIPPED
 from tests.support.pki_hierarchy import NOW_US, Hierarchy
 
 GRANT = Grant(
