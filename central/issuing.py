@@ -7,25 +7,39 @@ from sqlalchemy import select
 from shared.kernel.errors import NotFoundError
 from shared.policy.grant import Grant
 from shared.policy.profile import Profile
+from shared.policy.rules import RuleSet
+from shared.store import facts
 from shared.store.database import Database
-from shared.store.schema import profile
+from shared.store.schema import fact, profile
 
 _ACTIVE = select(profile.c.document).where(profile.c.state == "active").order_by(profile.c.version)
+
+_RULES = select(fact.c.value).where(fact.c.name == facts.RULES)
 
 
 class CentralProfiles:
     """The profiles in force; implements ``shared.issuance.ports.Profiles``. No grant is needed."""
 
-    def __init__(self, profiles: Mapping[str, Profile]) -> None:
-        """Take the newest version of each by name; use ``load``."""
-        self._profiles = profiles
+    def __init__(self, database: Database) -> None:
+        """Take where the rules lie; use ``load``."""
+        self._database = database
+        self._profiles: Mapping[str, Profile] = {}
+        self._rules = RuleSet()
 
     @classmethod
     async def load(cls, database: Database) -> "CentralProfiles":
-        """Read them; of several active versions the highest is in force."""
-        rows = await database.read(_ACTIVE)
+        """Read them."""
+        loaded = cls(database)
+        await loaded.refresh()
+        return loaded
+
+    async def refresh(self) -> None:
+        """Read them again; of several active versions of a profile the highest is in force."""
+        rows = await self._database.read(_ACTIVE)
         loaded = (Profile.from_document(row.document) for row in rows)
-        return cls({found.name: found for found in loaded})
+        self._profiles = {found.name: found for found in loaded}
+        rules = await self._database.read(_RULES)
+        self._rules = RuleSet.from_document(rules[0].value) if rules else RuleSet()
 
     @property
     def all(self) -> tuple[Profile, ...]:
@@ -47,6 +61,10 @@ class CentralProfiles:
     def grant(self) -> Grant | None:
         """Central needs none."""
         return None
+
+    def rules(self) -> RuleSet:
+        """Give the rules that are judged after the profile."""
+        return self._rules
 
     def last_contact_us(self) -> int | None:
         """Central asks nobody."""

@@ -13,6 +13,7 @@ from shared.kernel.clock import Clock
 from shared.kernel.errors import NotFoundError, UnavailableError
 from shared.policy.grant import Grant
 from shared.policy.profile import Profile
+from shared.policy.rules import RuleSet
 from shared.store import facts
 from shared.store.database import Database
 from shared.store.schema import fact, grant_use, profile
@@ -34,6 +35,7 @@ class Rules:
         self._database = database
         self._clock = clock
         self._profiles: dict[str, Profile] = {}
+        self._rules = RuleSet()
         self._grant: Grant | None = None
         self._last_contact_us: int | None = None
         self._kept_contact_us: int | None = None
@@ -42,6 +44,8 @@ class Rules:
         """Take over what the database says; call again after a directive changed it."""
         documents = [row.document for row in await self._database.read(_PROFILES)]
         self._profiles = {found.name: found for found in map(Profile.from_document, documents)}
+        rules = await self._database.read(_FACT, {"name": facts.RULES})
+        self._rules = RuleSet.from_document(rules[0].value) if rules else RuleSet()
         grants = await self._database.read(_GRANT)
         self._grant = Grant.from_document(json.loads(grants[0].document)) if grants else None
         if self._last_contact_us is None:
@@ -74,6 +78,10 @@ class Rules:
     def known_grant(self) -> Grant | None:
         """The grant, or None: for showing it."""
         return self._grant
+
+    def rules(self) -> RuleSet:
+        """Give the rules that are judged after the profile."""
+        return self._rules
 
     def last_contact_us(self) -> int | None:
         """When central last proved that it knows this gateway, UTC µs of our clock."""

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.sqlite import insert
 from shared.kernel import cbor
 from shared.policy.bundle import Bundle
 from shared.policy.grant import Grant
-from shared.store import certificates, crls
+from shared.store import certificates, crls, facts
 from shared.store.schema import directive, grant_use, profile
 from shared.store.transaction import Transaction
 from shared.sync.events import Event
@@ -115,7 +115,7 @@ def _outdated(transaction: Transaction, kind: str, subject: str, body: Body) -> 
 
 
 def _bundle(transaction: Transaction, event: Event) -> None:
-    """Put exactly the bundle's profiles in force; its CA certificates are known from the join."""
+    """Put exactly the bundle's profiles and rules in force; its CAs are known from the join."""
     bundle = Bundle.from_document(event.body["document"])
     transaction.execute(_WITHDRAW)
     for one in bundle.profiles:
@@ -128,6 +128,7 @@ def _bundle(transaction: Transaction, event: Event) -> None:
             "created_at": transaction.now.utc_us,
         }
         transaction.execute(_PROFILE, row)
+    facts.put(transaction, facts.RULES, json.dumps(bundle.rules.to_document()))
 
 
 def _put_grant(transaction: Transaction, event: Event) -> None:

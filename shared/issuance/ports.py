@@ -11,6 +11,7 @@ from shared.policy.device import DeviceRecord
 from shared.policy.grant import Grant
 from shared.policy.profile import Profile
 from shared.policy.request import EnrollmentRequest
+from shared.policy.rules import RuleSet
 
 
 class Purpose(StrEnum):
@@ -100,6 +101,10 @@ class Profiles(Protocol):
 
     def grant(self) -> Grant | None:
         """Give the grant in force; None where none is needed (central)."""
+        ...
+
+    def rules(self) -> RuleSet:
+        """Give the rules that are judged after the profile."""
         ...
 
     def last_contact_us(self) -> int | None:

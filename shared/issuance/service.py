@@ -37,7 +37,8 @@ from shared.kernel.errors import (
 from shared.kernel.ids import Random, random_serial, serial_text, uuid7
 from shared.pki import certificates
 from shared.pki.plan import Plan
-from shared.policy.decide import Circumstances, Refusal, decide, unknown_device
+from shared.policy.decide import Circumstances, Decision, Refusal, decide, explain
+from shared.policy.profile import Profile
 from shared.policy.request import EnrollmentRequest, Operation
 
 #: How long an equal request is answered with the same certificate: without and with a key.
@@ -116,6 +117,15 @@ class IssuanceService:
             )
         results = await asyncio.gather(*map(self.issue, requests), return_exceptions=True)
         return [_expected(result) for result in results]
+
+    async def explain(self, request: EnrollmentRequest) -> Decision:
+        """Say what would become of the request now, rule by rule; nothing is issued or spent.
+
+        Raises NotFoundError (no such profile), UnavailableError (nothing can be issued now).
+        """
+        request = await self._with_record(request)
+        profile, circumstances = self._facing(request, self._clock.now())
+        return explain(profile, self._profiles.grant(), request, circumstances)
 
     async def recover(self) -> tuple[int, int]:
         """Finish or void the open intents that no task of this process works on.
@@ -204,9 +214,8 @@ class IssuanceService:
         return None
 
     async def _sign(self, intent: Intent, key: IssuingKey, priority: Priority) -> bytes:
-        return await key.sign(
-            intent.tbs, Purpose.LEAF, priority=priority, reference=intent.intent_id
-        )
+        purpose = Purpose.LEAF if intent.plan.ca_path_length is None else Purpose.CA
+        return await key.sign(intent.tbs, purpose, priority=priority, reference=intent.intent_id)
 
     async def _complete(self, intent: Intent, key: IssuingKey, signature: bytes) -> Issued:
         """Compare (``assemble`` verifies signature and TBS), then release the one DER."""
@@ -222,14 +231,21 @@ class IssuanceService:
         return request if record is None else replace(request, record=record)
 
     def _decide(self, request: EnrollmentRequest, now: Instant) -> Plan | Refusal:
-        if request.known_devices_only and request.record is None:
-            return unknown_device(request)
+        profile, circumstances = self._facing(request, now)
+        return decide(profile, self._profiles.grant(), request, circumstances)
+
+    def _facing(self, request: EnrollmentRequest, now: Instant) -> tuple[Profile, Circumstances]:
+        """Give the rules in force and what the decision depends on."""
         issuer = self._keys.active(request.profile).issuer
         circumstances = Circumstances(
-            now=now, issuer=issuer.limits, last_contact_us=self._profiles.last_contact_us()
+            now=now,
+            issuer=issuer.limits,
+            last_contact_us=self._profiles.last_contact_us(),
+            ca_id=issuer.ca_id,
+            path_length=issuer.path_length,
+            rules=self._profiles.rules(),
         )
-        profile = self._profiles.profile(request.profile)
-        return decide(profile, self._profiles.grant(), request, circumstances)
+        return self._profiles.profile(request.profile), circumstances
 
     async def _refuse(
         self, request: EnrollmentRequest, identity: _Identity, refusal: Refusal, now: Instant

@@ -94,6 +94,12 @@ class Issuer:
         )
 
     @cached_property
+    def path_length(self) -> int | None:
+        """How many CAs may follow this one; None: as many as like (RFC 5280 §4.2.1.9)."""
+        constraints = x509.BasicConstraints
+        return self.certificate.extensions.get_extension_for_class(constraints).value.path_length
+
+    @cached_property
     def name(self) -> x509.Name:
         """The issuer name of what this CA signs."""
         return self.certificate.subject

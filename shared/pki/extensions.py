@@ -4,7 +4,7 @@ Pure: text in, (dotted OID, critical, DER) out. What does not fit raises ValueEr
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from ipaddress import ip_network
 
@@ -18,7 +18,7 @@ from shared.pki.signed import tlv
 #: (dotted OID, critical, DER value)
 Encoded = tuple[str, bool, bytes]
 
-#: szOID_ENROLL_CERTTYPE: the name of a Windows certificate template of version 1 (MS-WCCE §2.2.2.7.7).
+#: szOID_ENROLL_CERTTYPE: the name of a Windows certificate template (MS-WCCE §2.2.2.7.7.1).
 MICROSOFT_NAME = "1.3.6.1.4.1.311.20.2"
 MICROSOFT_TEMPLATE = ExtensionOID.MS_CERTIFICATE_TEMPLATE.dotted_string
 #: Arcs whose extensions have a field of their own; a private extension never speaks for them.
@@ -103,7 +103,7 @@ def inhibit_any_policy(skip: int, *, critical: bool) -> Encoded:
 
 def private(oid: str, value_type: ValueType, text: str, *, critical: bool) -> Encoded:
     """Encode a value that is given as text under an OID of one's own."""
-    return oid, critical, _value(value_type, text)
+    return oid, critical, _ENCODERS[value_type](text)
 
 
 def is_der(data: bytes) -> bool:
@@ -115,31 +115,47 @@ def is_der(data: bytes) -> bool:
     return asn1.encode_der(value) == data
 
 
-def _value(value_type: ValueType, text: str) -> bytes:
-    match value_type:
-        case ValueType.UTF8:
-            return tlv(_UTF8_STRING, text.encode())
-        case ValueType.IA5:
-            if not text.isascii():
-                raise ValueError("holds characters beyond ASCII")
-            return tlv(_IA5_STRING, text.encode("ascii"))
-        case ValueType.INTEGER:
-            digits = text.removeprefix("-")
-            if not (digits.isascii() and digits.isdigit() and len(digits) <= _INTEGER_DIGITS_MAX):
-                raise ValueError(f"is no integer of at most {_INTEGER_DIGITS_MAX} digits")
-            number = int(text)
-            octets = (number if number >= 0 else ~number).bit_length() // 8 + 1
-            return tlv(signed.INTEGER, number.to_bytes(octets, "big", signed=True))
-        case ValueType.BOOLEAN:
-            if text not in {"true", "false"}:
-                raise ValueError("is neither true nor false")
-            return tlv(_BOOLEAN, b"\xff" if text == "true" else b"\x00")
-        case ValueType.OID:
-            if not re.fullmatch(names.OID_PATTERN, text):
-                raise ValueError("is no object identifier")
-            return asn1.encode_der(x509.ObjectIdentifier(text))
-        case ValueType.OCTETS:
-            return tlv(signed.OCTET_STRING, bytes.fromhex(text))
+def _ia5(text: str) -> bytes:
+    if not text.isascii():
+        raise ValueError("holds characters beyond ASCII")
+    return tlv(_IA5_STRING, text.encode("ascii"))
+
+
+def _integer(text: str) -> bytes:
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= _INTEGER_DIGITS_MAX):
+        raise ValueError(f"is no integer of at most {_INTEGER_DIGITS_MAX} digits")
+    number = int(text)
+    octets = (number if number >= 0 else ~number).bit_length() // 8 + 1
+    return tlv(signed.INTEGER, number.to_bytes(octets, "big", signed=True))
+
+
+def _boolean(text: str) -> bytes:
+    if text not in {"true", "false"}:
+        raise ValueError("is neither true nor false")
+    return tlv(_BOOLEAN, b"\xff" if text == "true" else b"\x00")
+
+
+def _oid(text: str) -> bytes:
+    if not re.fullmatch(names.OID_PATTERN, text):
+        raise ValueError("is no object identifier")
+    return asn1.encode_der(x509.ObjectIdentifier(text))
+
+
+def _octets(text: str) -> bytes:
+    if not re.fullmatch(r"(?:[0-9A-Fa-f]{2})+", text):
+        raise ValueError("is no hex")
+    return tlv(signed.OCTET_STRING, bytes.fromhex(text))
+
+
+_ENCODERS: Mapping[ValueType, Callable[[str], bytes]] = {
+    ValueType.UTF8: lambda text: tlv(_UTF8_STRING, text.encode()),
+    ValueType.IA5: _ia5,
+    ValueType.INTEGER: _integer,
+    ValueType.BOOLEAN: _boolean,
+    ValueType.OID: _oid,
+    ValueType.OCTETS: _octets,
+}
 
 
 def _subtree(kind: str, value: str) -> x509.GeneralName:

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from shared.policy.document import Document
 from shared.policy.profile import Profile
+from shared.policy.rules import RuleSet
 
 
 def _certificate(der: bytes) -> bytes:
@@ -18,7 +19,7 @@ def _certificate(der: bytes) -> bytes:
 
 
 class Bundle(Document):
-    """All profiles in force and the CA certificates (DER) that a gateway publishes and trusts.
+    """All profiles and rules in force, and the CA certificates (DER) that a gateway publishes.
 
     ``version`` counts the bundles of one central; the directive that carries it is signed and
     ordered by (incarnation, number).
@@ -29,6 +30,7 @@ class Bundle(Document):
     certificates: Annotated[
         tuple[Annotated[bytes, AfterValidator(_certificate)], ...], Field(max_length=100)
     ]
+    rules: RuleSet = RuleSet()
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from shared.kernel.errors import RefusedError
 from shared.pki.extensions import Encoded
 from shared.pki.plan import AltName, NameAttribute
 from shared.policy.circumstances import Circumstances
@@ -43,15 +44,6 @@ class Verdict:
     remedy: str = ""
 
 
-class RefusedError(Exception):
-    """Carries the first refusal out of the rules, where nobody asked for the others."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        """Take the refusal."""
-        super().__init__(refusal.message)
-        self.refusal = refusal
-
-
 #: Gives message and remedy of a refusal, which most requests never need.
 Say = Callable[[], tuple[str, str]]
 
@@ -86,7 +78,7 @@ class Case:
             return True
         message, remedy = say()
         if self.trace is None:
-            raise RefusedError(Refusal(rule, excerpt(value), message, remedy))
+            raise RefusedError(rule, excerpt(value), message, remedy)
         self.trace.append(Verdict(rule, Outcome.FAILED, excerpt(value), message, remedy))
         return False
 

@@ -83,6 +83,12 @@ class TimeWindow(Document):
     start: _ClockTime = "00:00"
     end: _ClockTime = "24:00"
 
+    @property
+    def words(self) -> str:
+        """Say it in words."""
+        days = "" if self.days == _WEEK else f"{' '.join(self.days)} "
+        return f"{days}{self.start} to {self.end}"
+
     def __contains__(self, moment: datetime) -> bool:
         """Tell if the moment lies in the window."""
         time = f"{moment:%H:%M}"
@@ -127,7 +133,7 @@ class Condition(Document):
     def verdicts(
         self, request: EnrollmentRequest, around: Surroundings
     ) -> Iterator[tuple[str, str, str, bool]]:
-        """Judge each field that is given: (field, value found, what is wanted, whether it holds)."""
+        """Judge each field that is given: (field, value found, what is wanted, if it holds)."""
         for name, wanted, judge in self._tests:
             value, passes = judge(request, around)
             yield name, value, wanted, passes
@@ -146,11 +152,7 @@ class Condition(Document):
         for test in self.device:
             yield f"device.{test.key}", test.wish, _tested(test, _record)
         if self.times:
-            windows = [
-                f"{' '.join(w.days)} {w.start}–{w.end}" if w.days != _WEEK else f"{w.start}–{w.end}"
-                for w in self.times
-            ]
-            yield "times", f"{', '.join(windows)} UTC", self._in_time
+            yield "times", f"{', '.join(window.words for window in self.times)} UTC", self._in_time
         if self.not_before_us is not None or self.not_after_us is not None:
             yield "period", self._period, self._in_period
 

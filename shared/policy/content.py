@@ -122,7 +122,7 @@ def _encoded(case: Case) -> Iterator[Encoded]:
         except ValueError as error:
             problem = str(error)
             case.judge(
-                False,
+                not problem,
                 label,
                 value,
                 lambda problem=problem, rule=rule: (

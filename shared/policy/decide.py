@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from shared.kernel import limits
 from shared.kernel.clock import US_PER_SECOND, ClockQuality, Instant, datetime_of
+from shared.kernel.errors import RefusedError
 from shared.pki import keys, names
 from shared.pki.plan import NO_EXPIRY_US, Plan
 from shared.policy import content
-from shared.policy.case import Case, Outcome, Refusal, RefusedError, Verdict, excerpt
+from shared.policy.case import Case, Outcome, Refusal, Verdict, excerpt
 from shared.policy.circumstances import Circumstances
 from shared.policy.conditions import Condition, station_of
 from shared.policy.grant import Grant
@@ -49,7 +50,7 @@ def decide(
         for step in _STEPS:
             step.judge(case)
     except RefusedError as refused:
-        return refused.refusal
+        return Refusal(refused.rule, refused.value, refused.message, refused.remedy)
     return _plan(case)
 
 
@@ -138,8 +139,10 @@ def _judge_grant(case: Case) -> None:
         "grant.window",
         lambda: _time(now_us),
         lambda: (
-            f"The grant holds from {_time(grant.not_before_us)} until "
-            f"{_time(grant.not_after_us)}, and it is {_time(now_us)}.",
+            (
+                f"The grant holds from {_time(grant.not_before_us)} until "
+                f"{_time(grant.not_after_us)}, and it is {_time(now_us)}."
+            ),
             "Check the clock, or ask central for a new grant.",
         ),
     )
@@ -159,8 +162,10 @@ def _judge_last_contact(case: Case, max_s: int) -> None:
         "grant.last_contact",
         last,
         lambda: (
-            f"The grant holds for {max_s} s after the last contact with central; it is "
-            f"{_time(now_us)}, and the last contact was: {last()}.",
+            (
+                f"The grant holds for {max_s} s after the last contact with central; it is "
+                f"{_time(now_us)}, and the last contact was: {last()}."
+            ),
             "Restore the link to central, or check the clock.",
         ),
     )
@@ -184,8 +189,10 @@ def _judge_issuer(case: Case) -> None:
         "issuer.window",
         lambda: _time(now.utc_us),
         lambda: (
-            f"The CA issues from {_time(issuer.not_before_us)} until {_time(until_us)}, "
-            f"and it is {_time(now.utc_us)}.",
+            (
+                f"The CA issues from {_time(issuer.not_before_us)} until {_time(until_us)}, "
+                f"and it is {_time(now.utc_us)}."
+            ),
             "Check the clock; if it is right, the CA needs its next issuing period.",
         ),
     )
@@ -204,7 +211,7 @@ def _judge_issuer(case: Case) -> None:
 
 
 def _judge_authority(case: Case, path_length: int) -> None:
-    """A CA is born at central, below a CA that may have that many below it (RFC 5280 §4.2.1.9)."""
+    """Let CAs be born at central only, below one that may have so many (RFC 5280 §4.2.1.9)."""
     allowed = case.circumstances.path_length
     case.judge(
         case.grant is None and (allowed is None or path_length < allowed),
@@ -224,8 +231,10 @@ def _judge_requester(case: Case) -> None:
         "mode",
         profile.mode.value,
         lambda: (
-            f"The profile {profile.name} is for the mode {profile.mode.value}, "
-            "which this version does not issue.",
+            (
+                f"The profile {profile.name} is for the mode {profile.mode.value}, "
+                "which this version does not issue."
+            ),
             "Ask the administrator for a profile of the mode local.",
         ),
     )
@@ -332,8 +341,10 @@ def _judge_validity(case: Case) -> None:
             "validity.issuer",
             lambda: _time(end_us),
             lambda: (
-                f"The certificate would live until {_time(end_us)}, "
-                f"its issuer ends {_time(issuer.not_after_us)}.",
+                (
+                    f"The certificate would live until {_time(end_us)}, "
+                    f"its issuer ends {_time(issuer.not_after_us)}."
+                ),
                 "Ask for fewer days, or use a CA that lives longer.",
             ),
         )

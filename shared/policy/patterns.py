@@ -1,9 +1,9 @@
-"""Patterns for text from outside, matched in linear time whatever pattern and text are.
+r"""Patterns for text from outside, matched in linear time whatever pattern and text are.
 
-The syntax is the common core of regular expressions: literals, ``.``, classes, ``\\d \\w \\s``
+The syntax is the common core of regular expressions: literals, ``.``, classes, ``\d \w \s``
 (ASCII) and their complements, groups, ``|``, ``? * + {m} {m,n} {m,}``. A pattern must match the
 whole text. There are no look-arounds and no references, so that the automaton of Glushkov, made
-deterministic as it is used, needs one step per character; its size is bounded when it is compiled.
+deterministic as it is used, needs one step per character; its size is bounded at compilation.
 """
 
 import string
@@ -90,7 +90,7 @@ class _Automaton:
             raise ValueError(f"describes more than {_POSITIONS_MAX} characters")
         self._characters.append(characters)
         self._follow.append(set())
-        return _Part(False, frozenset((position,)), frozenset((position,)))
+        return _Part(nullable=False, first=frozenset((position,)), last=frozenset((position,)))
 
     def link(self, before: _Part, after: _Part) -> _Part:
         for position in before.last:

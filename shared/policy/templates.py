@@ -56,9 +56,7 @@ def _field(source: str, name: str) -> _Field:
 
 def render(template: str, request: EnrollmentRequest) -> str | None:
     """Compute the value; None when something that it names is not known or empty."""
-    texts = [
-        part if isinstance(part, str) else _value(part, request) for part in _parts(template)
-    ]
+    texts = [part if isinstance(part, str) else _value(part, request) for part in _parts(template)]
     return "".join(text for text in texts if text) if all(texts) else None
 
 

@@ -10,6 +10,8 @@ from shared.store.transaction import Transaction
 
 #: Stops the line while it is there; its value is the reason, a sentence.
 LINE: Final = "line"
+#: The rules that are judged after each profile: the document of ``shared.policy.rules``.
+RULES: Final = "rules"
 
 _inserted = insert(fact)
 _SET = _inserted.on_conflict_do_update(

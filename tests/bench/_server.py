@@ -32,6 +32,7 @@ from shared.pki import certificates, formats, keys
 from shared.pki.keywrap import SECRET_BYTES, Keyring
 from shared.pki.plan import AltName, AltNameKind
 from shared.policy.grant import Grant
+from shared.policy.rules import RuleSet
 from shared.policy.shipped import SHIPPED
 from shared.store.access import Access
 from shared.store.database import Database
@@ -55,6 +56,7 @@ _GRANT = Grant(
     not_after_us=1 << 52,
     last_contact_max_s=90 * 24 * 3600,
 )
+_NO_RULES = RuleSet()
 _PROFILES = {profile.name: profile for profile in SHIPPED}
 _LOOPBACK = "127.0.0.1"
 
@@ -77,6 +79,9 @@ class Rules:
 
     def grant(self) -> Grant:
         return _GRANT
+
+    def rules(self) -> RuleSet:
+        return _NO_RULES
 
     def last_contact_us(self) -> int:
         return self._contact_us

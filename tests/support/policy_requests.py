@@ -7,8 +7,12 @@ from hypothesis import strategies as st
 from shared.kernel.clock import US_PER_SECOND, ClockQuality, Instant
 from shared.pki import keys, names
 from shared.pki.certificates import IssuerLimits
+from shared.pki.extensions import ValueType
 from shared.pki.plan import NO_EXPIRY_US, AltName, AltNameKind, NameAttribute
+from shared.policy.conditions import Condition, TextTest, TimeWindow
 from shared.policy.decide import Circumstances
+from shared.policy.device import DeviceRecord
+from shared.policy.extensions import Private, TlsFeature
 from shared.policy.grant import Devices, Grant, SerialRange
 from shared.policy.profile import (
     AltNameRule,
@@ -19,6 +23,7 @@ from shared.policy.profile import (
     Validity,
 )
 from shared.policy.request import EnrollmentRequest, Operation
+from shared.policy.rules import Effect, Rule, RuleSet
 from shared.policy.shipped import SHIPPED
 from tests.support.pki_hierarchy import DAY_US, NOW_US
 
@@ -51,6 +56,73 @@ _ALT_TEXTS = {
 }
 
 
+_TEMPLATES = st.sampled_from(
+    ["{device.serial}", "{request.cn}", "{metadata.line}", "urn:{device.line}:x", "Line 7", "DE"]
+)
+_PATTERNS = st.sampled_from(["[A-Za-z0-9. -]+", ".*", "device-[0-9]{1,3}", "SN-.*|DE", "urn:.+"])
+_EXTENSIONS = (
+    TlsFeature(kind="tls_feature"),
+    Private(kind="private", oid="2.25.1", type=ValueType.UTF8, value="{metadata.line}"),
+    Private(
+        kind="private", oid="2.25.2", type=ValueType.INTEGER, value="{metadata.line}", critical=True
+    ),
+    Private(
+        kind="private", oid="2.25.3", type=ValueType.IA5, value="{device.serial}", required=True
+    ),
+)
+
+
+def _values(draw: st.DrawFn) -> dict:
+    """Mostly none of what computes and restricts values: one plan in three must come about."""
+    return {
+        "values": draw(_mostly(st.just(()), _TEMPLATES.map(lambda one: (one,)))),
+        "defaults": draw(_mostly(st.just(()), _TEMPLATES.map(lambda one: (one,)))),
+        "required_patterns": draw(_mostly(st.just(()), _PATTERNS.map(lambda one: (one,)))),
+        "allowed_patterns": draw(_mostly(st.just(()), _PATTERNS.map(lambda one: (one,)))),
+        "forbidden_patterns": draw(_mostly(st.just(()), _PATTERNS.map(lambda one: (one,)))),
+    }
+
+
+@st.composite
+def conditions(draw: st.DrawFn) -> Condition:
+    """A condition that holds for about half of the requests."""
+    return Condition(
+        principals=draw(_mostly(st.just(()), st.sampled_from([("station",), ("user", "cert")]))),
+        stations=draw(_mostly(st.just(()), st.sampled_from([("one",), ("two",)]))),
+        cas=draw(_mostly(st.just(()), st.sampled_from([("issuing",), ("other",)]))),
+        metadata=draw(
+            _mostly(
+                st.just(()),
+                st.builds(
+                    lambda pattern: (TextTest(key="line", pattern=pattern),),
+                    _PATTERNS,
+                ),
+            )
+        ),
+        times=draw(
+            _mostly(st.just(()), st.just((TimeWindow(days=("mon", "sat"), start="22:00"),)))
+        ),
+    )
+
+
+@st.composite
+def rule_sets(draw: st.DrawFn) -> RuleSet:
+    """None, or up to three rules."""
+    effects = draw(st.lists(st.sampled_from(Effect), max_size=3))
+    return RuleSet(
+        rules=tuple(
+            Rule(
+                name=f"rule-{number}",
+                title="At random",
+                applies_to=draw(conditions()),
+                effect=effect,
+                when=draw(conditions()),
+            )
+            for number, effect in enumerate(effects if draw(st.booleans()) else ())
+        )
+    )
+
+
 @cache
 def public_key() -> bytes:
     return keys.spki(keys.generate().public_key())
@@ -78,11 +150,17 @@ def profiles(draw: st.DrawFn) -> Profile:
                 count_max=draw(st.integers(1, 3)),
                 device_id=draw(st.booleans()),
                 metadata_key=draw(st.none() | st.sampled_from(["line", "article"])),
+                **_values(draw),
             )
             for attribute in attributes
         ),
         alt_names=tuple(
-            AltNameRule(kind=kind, required=draw(st.booleans()), count_max=draw(st.integers(1, 3)))
+            AltNameRule(
+                kind=kind,
+                required=draw(st.booleans()),
+                count_max=draw(st.integers(1, 3)),
+                **_values(draw),
+            )
             for kind in kinds
         ),
         common_name_as_host=draw(st.booleans()),
@@ -94,6 +172,9 @@ def profiles(draw: st.DrawFn) -> Profile:
             clock_in_doubt=draw(st.sampled_from(ClockInDoubt)),
         ),
         device_id_required=draw(st.booleans()),
+        known_devices_only=draw(_mostly(st.just(False), st.just(True))),
+        conditions=draw(conditions()),
+        extensions=tuple(draw(st.lists(st.sampled_from(_EXTENSIONS), unique=True, max_size=3))),
     )
 
 
@@ -115,6 +196,7 @@ def grants(draw: st.DrawFn, profile: Profile) -> Grant | None:
         not_after_us=max(start_us, NOW_US) + draw(st.integers(1, 400)) * DAY_US,
         last_contact_max_s=draw(st.none() | st.integers(2, 90).map(lambda days: days * 86_400)),
         devices=draw(st.sampled_from([None, Devices(listed=("dev-1",), ranges=ranges)])),
+        stations=draw(_mostly(st.none(), st.sampled_from([("one",), ("two", "three")]))),
     )
 
 
@@ -150,6 +232,7 @@ def requests(draw: st.DrawFn, profile: Profile) -> EnrollmentRequest:
                 max_size=2,
             )
         ),
+        record=draw(st.sampled_from([None, DeviceRecord("SN-0815", line="7"), DeviceRecord("x")])),
     )
 
 
@@ -171,6 +254,9 @@ def circumstances(draw: st.DrawFn) -> Circumstances:
         ),
         issuer=IssuerLimits(not_before_us, not_after_us, issue_until_us),
         last_contact_us=draw(_mostly(st.just(NOW_US), st.none() | _MOMENTS)),
+        ca_role="issuing",
+        path_length=draw(st.sampled_from([None, 0, 2])),
+        rules=draw(rule_sets()),
     )
 
 

@@ -25,6 +25,7 @@ from shared.kernel.errors import NotFoundError
 from shared.pki import certificates, formats, keys, ocsp
 from shared.pki.keywrap import SECRET_BYTES, Keyring
 from shared.pki.plan import AltName, AltNameKind
+from shared.policy.rules import RuleSet
 from shared.policy.shipped import SHIPPED
 from shared.store.access import Access
 from shared.store.crls import SqlCrls
@@ -80,6 +81,9 @@ class OneCa:
 
     def grant(self) -> None:
         return None
+
+    def rules(self) -> RuleSet:
+        return RuleSet()
 
     def last_contact_us(self) -> None:
         return None

@@ -26,8 +26,9 @@ from shared.kernel.errors import OutcomeUnknownError, TmaError, TokenUnavailable
 from shared.pki import keys
 from shared.pki.algorithms import ECDSA_SHA256
 from shared.policy.grant import Grant
-from shared.policy.shipped import SHIPPED
 from shared.policy.request import EnrollmentRequest, Operation
+from shared.policy.rules import RuleSet
+from shared.policy.shipped import SHIPPED
 from shared.store import facts, schema
 from shared.store.database import Database
 from shared.store.ledger import SqlLedger
@@ -155,6 +156,9 @@ class Rules:
 
     def grant(self) -> Grant:
         return _GRANT
+
+    def rules(self) -> RuleSet:
+        return RuleSet()
 
     def last_contact_us(self) -> int:
         return START_US

@@ -15,8 +15,8 @@ from shared.pki.crl import CrlEntry
 from shared.pki.ocsp import State, Status
 from shared.pki.plan import NO_EXPIRY_US, AltName, AltNameKind, Plan
 from shared.policy.decide import Circumstances, decide
-from shared.policy.shipped import SHIPPED
 from shared.policy.request import EnrollmentRequest, Operation
+from shared.policy.shipped import SHIPPED
 from shared.system.clock import SystemClock
 from tests.support import lint
 from tests.support.pki_hierarchy import DAY_US, NOW_US, Authority, Hierarchy, leaf_plan, subject

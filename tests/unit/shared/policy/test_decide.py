@@ -9,10 +9,11 @@ from shared.kernel.clock import US_PER_SECOND, ClockQuality, Instant
 from shared.pki import certificates, keys, names
 from shared.pki.certificates import IssuerLimits
 from shared.pki.plan import NO_EXPIRY_US, AltName, AltNameKind, NameAttribute, Plan
-from shared.policy.decide import Circumstances, Refusal, decide
+from shared.policy.decide import Circumstances, Outcome, Refusal, decide, explain
 from shared.policy.grant import Devices, Grant, SerialRange
 from shared.policy.profile import ClockInDoubt, Profile, SubjectRule, TooLong
 from shared.policy.request import EnrollmentRequest, Operation
+from shared.policy.rules import Effect
 from shared.policy.shipped import SHIPPED
 from tests.support.pki_hierarchy import DAY_US, NOW_US, Hierarchy, subject
 from tests.support.policy_requests import decisions, public_key
@@ -73,11 +74,15 @@ def planned(outcome: Plan | Refusal) -> Plan:
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_plan_obeys_its_rules_and_every_refusal_is_complete(arguments):
     outcome = decide(*arguments)
-    assert outcome == decide(*arguments)
+    explained = explain(*arguments)
+    assert outcome == decide(*arguments) == explained.outcome
+    failed = [one for one in explained.verdicts if one.outcome is Outcome.FAILED]
+    assert isinstance(outcome, Refusal) is bool(failed)
     if isinstance(outcome, Refusal):
-        for text in (outcome.rule, outcome.value, outcome.message, outcome.remedy):
-            assert text and text.isprintable() and len(text) < 1000
-        assert outcome.message.endswith(".") and outcome.remedy.endswith(".")
+        for said in (outcome, *failed):
+            for text in (said.rule, said.value, said.message, said.remedy):
+                assert text and text.isprintable() and len(text) < 1000
+            assert said.message.endswith(".") and said.remedy.endswith(".")
         return
     profile, grant, wish, situation = arguments
     assert_times(outcome, profile, wish, situation)
@@ -86,9 +91,24 @@ def test_every_plan_obeys_its_rules_and_every_refusal_is_complete(arguments):
         assert profile.name in grant.profiles
         assert grant.not_before_us <= situation.now.utc_us < grant.not_after_us
         assert grant.devices is None or wish.device in grant.devices
-    assert outcome.ca_path_length is None
-    assert "key_cert_sign" not in outcome.key_usage
+        assert grant.stations is None or wish.principal.removeprefix("station:") in grant.stations
+        assert outcome.ca_path_length is None
+    assert profile.conditions.holds(wish, situation)
+    assert not profile.known_devices_only or wish.record
+    assert ("key_cert_sign" in outcome.key_usage) is (outcome.ca_path_length is not None)
+    assert_rules(profile, wish, situation)
     certificates.unsigned(outcome, HIERARCHY.gateway.issuer, 1)  # whatever is planned can be built
+
+
+def assert_rules(profile: Profile, wish: EnrollmentRequest, situation: Circumstances):
+    allowing = []
+    for rule in situation.rules.rules:
+        if rule.applies_to.holds(wish, situation):
+            holds = rule.when.holds(wish, situation)
+            assert holds if rule.effect is Effect.REQUIRE else True
+            assert not holds if rule.effect is Effect.DENY else True
+            allowing += [holds] if rule.effect is Effect.ALLOW else []
+    assert any(allowing) or not allowing
 
 
 def assert_times(plan: Plan, profile: Profile, wish: EnrollmentRequest, situation: Circumstances):
