@@ -5,11 +5,12 @@ savepoint: what raises an error of the family is quarantined whole (design.md §
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from central.inventory import audit, conflicts
 from central.sync import fleet
@@ -39,7 +40,8 @@ _ELSEWHERE = (
     select(certificate.c.origin, certificate.c.ca_id, certificate.c.serial)
     .where(
         certificate.c.device_id == bindparam("device"),
-        certificate.c.profile == bindparam("used_profile"),
+        # Not comparable by an index: SQLite would read all certificates of the profile, for each.
+        func.coalesce(certificate.c.profile, "") == bindparam("used_profile"),
         certificate.c.origin != bindparam("own"),
         certificate.c.status != "revoked",
     )
@@ -231,10 +233,16 @@ def _proven(csrs: Mapping[str, bytes]) -> bytes:
     return cbor.encode(spkis)
 
 
+@lru_cache(maxsize=1024)
+def _authority(der: bytes) -> x509.Certificate:
+    """Parse the certificate of a CA whose reports come by the thousand."""
+    return x509.load_der_x509_certificate(der)
+
+
 def _require_signed(subject: x509.Certificate, issuer_der: bytes, serial: str | None) -> None:
     """Refuse a certificate that the gateway's CA did not sign under this serial."""
     try:
-        subject.verify_directly_issued_by(x509.load_der_x509_certificate(issuer_der))
+        subject.verify_directly_issued_by(_authority(issuer_der))
     except (InvalidSignature, ValueError, TypeError) as error:
         raise UntrustedError("The certificate is not signed by the gateway's CA.") from error
     if serial is not None and subject.serial_number != int(serial, 16):

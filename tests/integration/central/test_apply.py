@@ -204,3 +204,36 @@ async def test_quarantined_event_is_tried_again(tmp_path):
 def _add_gateway(transaction: Transaction, name: str, state: str) -> None:
     row = {"name": name, "state": state, "state_reason": "", "created_at": 0}
     transaction.execute(insert(gateway), row)
+
+
+class _Explaining(Transaction):
+    """A transaction that writes down how each query on certificates is carried out."""
+
+    plans: set[str]
+
+    def run_sql(self, sql: str, values: Any = (), *rest: Any) -> Any:
+        if " certificate" in sql and sql.startswith(("SELECT", "UPDATE")):
+            explain = f"EXPLAIN QUERY PLAN {sql}"
+            self.plans |= {row[-1] for row in super().run_sql(explain, values, list)}
+        return super().run_sql(sql, values, *rest)
+
+
+async def test_no_effect_reads_all_certificates(tmp_path):
+    """SQLite once took the index by profile to look at other gateways: n reports read n² rows."""
+
+    def unit(transaction: Transaction) -> set[str]:
+        transaction.__class__ = _Explaining
+        transaction.plans = set()
+        for kind, body in (_issued(0), _status("revoked", 0), _status("held", 1)):
+            now = transaction.now
+            event = events.create(kind, body, actor="station:1", now=now, random=os.urandom)
+            Applier("gw-1").apply(transaction, event)
+        transaction.__class__ = Transaction
+        return transaction.plans
+
+    async with open_database(tmp_path / "central.db") as database:
+        await database.writer.run(_prepare)
+        plans = await database.writer.run(unit)
+    assert any("certificate_by_device" in plan for plan in plans), plans
+    by_one = ("certificate_by_device", "(serial=? AND ca_id=?)")
+    assert all(any(index in plan for index in by_one) for plan in plans), plans
