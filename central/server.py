@@ -27,6 +27,7 @@ from central.listeners import Listeners
 from central.operations import Operations
 from central.sync import directives, quarantine
 from central.sync.listener import Listener
+from central.sync.view import SyncView
 from central.transport import Transport
 from shared.enroll.rest.ports import RestPorts
 from shared.enroll.rest.routes import routes as rest_routes
@@ -40,7 +41,7 @@ from shared.sync.join import spki_hash
 from shared.system.processes import hold_lock
 from shared.system.steady import repeat
 from shared.validation.routes import routes as validation_routes
-from shared.web import app, backup_console, console
+from shared.web import app, backup_console, console, metrics
 from shared.web.app import Endpoint
 from shared.web.auth import Authenticator
 from shared.web.pages import Pages
@@ -139,6 +140,7 @@ class Server:
             accept=self._listeners.accept,
         )
         self._backups = backup.of_central(central, os.urandom, self._listener.archived)
+        self._sync_view = SyncView(database, self._inventory, self._listener, self._backups, clock)
         self._operations = Operations(
             central,
             joining=self._joining,
@@ -176,6 +178,7 @@ class Server:
                     repeat("What was kept for retries is forgotten", self._forget_kept),
                     repeat("Open requests are finished", self._finish_open),
                     repeat("What gateways ask for is certified", self._renew_gateways),
+                    repeat("The rates of replication are measured", self._sync_view.step),
                     repeat("Backups are made", self._backups.step),
                     repeat("Identities and the transport CRL are renewed", self._refresh),
                 )
@@ -210,6 +213,7 @@ class Server:
             accounts=self._access, clock=clock, random=os.urandom, failures=self._failures
         )
         ports = self._rest_ports()
+        measured = metrics.routes(self._authenticator, self._sync_view.metrics)
         people = [
             *admin_routes(
                 pages=pages,
@@ -218,6 +222,7 @@ class Server:
                 operations=self._operations,
                 clock=clock,
             ),
+            *measured,
             *rest_routes(ports, pages),
         ]
 
@@ -227,7 +232,7 @@ class Server:
 
         return [
             endpoint(web.port, people, self._listeners.people, pages=pages),
-            endpoint(web.machine_port, rest_routes(ports), self._listeners.machines),
+            endpoint(web.machine_port, [*measured, *rest_routes(ports)], self._listeners.machines),
             endpoint(
                 web.gateway_port,
                 join_routes(self._joining, Throttle(clock)),
@@ -249,6 +254,7 @@ class Server:
             clock=central.clock,
             profiles=self._profiles.listed,
             health=self._health,
+            sync=self._sync_view.shown,
         )
 
     async def _health(self) -> Mapping[str, Any]:

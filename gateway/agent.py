@@ -29,6 +29,7 @@ from gateway.operator import Operator
 from gateway.recent import WatchedIssuance
 from gateway.responder import Responders
 from gateway.snapshot import HistoryState, TokenState
+from gateway.sync_view import SyncView
 from gateway.token_watch import TokenWatch
 from gateway.validation import GatewayStatus
 from gateway.verdict import verdict
@@ -59,7 +60,7 @@ from shared.system.files import private_directory
 from shared.system.processes import hold_lock
 from shared.system.steady import repeat
 from shared.validation.routes import routes as validation_routes
-from shared.web import app, backup_console, console
+from shared.web import app, backup_console, console, metrics
 from shared.web.auth import Authenticator
 from shared.web.pages import Pages
 from shared.web.throttle import Throttle
@@ -193,6 +194,7 @@ class Agent:
         self._errands = Errands(commands=self._commands(), database=database, clock=clock)
         self._observation = Observation(self._sources())
         self._backups = self._make_backups()
+        self._sync_view = self._make_sync_view()
         self._recovered = 0
         self._status: StatusService
 
@@ -229,6 +231,16 @@ class Agent:
             link=self._link,
             issuance=self._issuance,
             clock=ground.clock,
+        )
+
+    def _make_sync_view(self) -> SyncView:
+        return SyncView(
+            name=self._ground.identity.name,
+            database=self._ground.database,
+            link=self._link,
+            authorities=self._authorities,
+            backups=self._backups,
+            clock=self._ground.clock,
         )
 
     def _make_backups(self) -> Backups:
@@ -302,6 +314,7 @@ class Agent:
             repeat("CRLs are signed", self._sign_crls),
             repeat("What was kept for retries is forgotten", self._forget_kept),
             repeat("Open requests are finished", self._finish_open),
+            repeat("The rate of replication is measured", self._sync_view.step),
             repeat("Backups are made", self._backups.step),
             repeat("Applied events are deleted by the rule", self._prune),
         ]
@@ -310,7 +323,9 @@ class Agent:
         web = self._ground.settings.web
         pages = Pages("gateway.web", "shared.enroll.rest", product=_PRODUCT, version=VERSION)
         ports = self._rest_ports()
-        people = [*page.routes(pages, self._observation.snapshot), *rest_routes(ports, pages)]
+        measured = metrics.routes(self._authenticator, self._sync_view.metrics)
+        shown = page.routes(pages, self._observation.snapshot)
+        people = [*shown, *measured, *rest_routes(ports, pages)]
         status = GatewayStatus(self._reads, self._authorities, self._responders)
         relying = validation_routes(status, self._ground.clock)
         make = partial(app.create, random=os.urandom)
@@ -318,7 +333,10 @@ class Agent:
         return [
             app.Endpoint(make(people, pages=pages), web.address, web.port, identity.people),
             app.Endpoint(
-                make(rest_routes(ports)), web.address, web.machine_port, identity.machines
+                make([*measured, *rest_routes(ports)]),
+                web.address,
+                web.machine_port,
+                identity.machines,
             ),
             app.Endpoint(make(relying), web.address, web.status_port),
         ]
@@ -335,6 +353,7 @@ class Agent:
             clock=self._ground.clock,
             profiles=self._rules.all_profiles,
             health=self._health,
+            sync=self._sync_view.shown,
         )
 
     def _console_routes(self) -> list[AbstractRouteDef]:

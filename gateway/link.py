@@ -6,7 +6,7 @@ It works for months without a broker: nothing here is needed to issue.
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -28,7 +28,7 @@ from shared.store.transaction import Transaction
 from shared.sync import envelope, inbox
 from shared.sync.effects import Alarm, Contact, Stop
 from shared.sync.envelope import Address
-from shared.sync.events import Direction, Event
+from shared.sync.events import Direction, Event, Lane
 from shared.sync.join import CENTRAL_NAME, spki_hash
 from shared.sync.lineage import Verdict
 from shared.sync.ports import Result, Unit
@@ -113,6 +113,11 @@ class CentralLink:
         self._session.add(self._name, self._wire(identity))
         self.online = False
         self.since_us = clock.now().utc_us
+
+    @property
+    def positions(self) -> Mapping[tuple[str, Lane], int]:
+        """Up to where each lane is on its way to central."""
+        return self._session.positions(self._name)
 
     async def accept(self, envelopes: tuple[bytes, ...]) -> None:
         """Give sealed envelopes to the inbox, as if they had just come: repeats are harmless.

@@ -76,6 +76,7 @@ class Listener:
         self._stops: dict[str, Stop] = {}
         self._keys: dict[str, list[bytes]] = {}  # SPKIs that may sign for a gateway
         self._ends: dict[str, CentralReplicator] = {}
+        self._heads: dict[str, dict[tuple[str, Lane], int]] = {}
         loop = asyncio.get_running_loop()
         storage.outbox.wake = partial(loop.call_soon_threadsafe, self._session.wake)
 
@@ -111,6 +112,14 @@ class Listener:
             if row.name in self._ends:
                 self._keys[row.name][:] = filter(None, (row.event_key, row.next_event_key))
 
+    def heads(self, name: str) -> Mapping[tuple[str, Lane], int]:
+        """Tell what the gateway last said of the ends of its lanes; nothing before its hello."""
+        return self._heads.get(name, {})
+
+    def positions(self, name: str) -> Mapping[tuple[str, Lane], int]:
+        """Tell up to where directives are on their way to the gateway."""
+        return self._session.positions(name)
+
     async def archived(self, risen: Mapping[str, Mapping[tuple[str, Lane], Cursor]]) -> None:
         """Tell gateways which marks a backup raised; whom it does not reach asks in a hello."""
         now = self._clock.now()
@@ -133,7 +142,9 @@ class Listener:
                 report.online = online
             case Contact(utc_us=utc_us):
                 report.contact_us, report.online = utc_us, True
-            case Progress(backlog=backlog, version=version):
+            case Progress(backlog=backlog, version=version, heads=heads):
+                told = {} if version else self._heads.get(name, {})
+                self._heads[name] = {**told, **heads}  # a hello tells it anew
                 report.backlog = backlog
                 report.version = version or report.version
             case Stop():

@@ -5,7 +5,7 @@ Both products use it: a gateway with its one end, central with an end per gatewa
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from shared.kernel.ids import Random
 from shared.mqtt.link import BrokerAddress, Link, Presence
 from shared.sync.effects import Effects, Notice, Online, Run, Send, parse_topic, topic
 from shared.sync.envelope import Kind
-from shared.sync.events import Direction
+from shared.sync.events import Direction, Lane
 from shared.sync.ports import LinkStore
 
 _LOG = logging.getLogger(__name__)
@@ -34,6 +34,11 @@ Observe = Callable[[str, Notice], None]
 
 class End(Protocol):
     """One end of a link: ``GatewayReplicator`` or ``CentralReplicator``."""
+
+    @property
+    def positions(self) -> Mapping[tuple[str, Lane], int]:
+        """Up to where each lane is on its way."""
+        ...
 
     def connected(self, receive_maximum: int, now: Instant) -> Effects:
         """Begin on a fresh link."""
@@ -109,6 +114,11 @@ class Session:
         """Tell that the outbox for this gateway has new rows. Cheap: call after each commit."""
         if (wire := self._wires.get(gateway)) is not None:
             self._carry_out(gateway, wire, wire.end.wake(self._clock.now()))
+
+    def positions(self, gateway: str) -> Mapping[tuple[str, Lane], int]:
+        """Tell up to where each lane of ours is on its way."""
+        wire = self._wires.get(gateway)
+        return {} if wire is None else wire.end.positions
 
     def carry_out(self, gateway: str, effects: Effects) -> None:
         """Carry out what an end wants for a reason of its own; nothing while there is no link."""

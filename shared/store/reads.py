@@ -93,6 +93,7 @@ def _waiting(lane: int) -> Select[Any, Any]:
             cursor.c.segment == segment.c.segment,
             cursor.c.lane == lane,
         )
+        .correlate(segment)
         .scalar_subquery(),
         0,
     )

@@ -1,12 +1,12 @@
 """What the engine wants done. It does nothing itself, so a simulator can crash it anywhere."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from shared.kernel.clock import Instant
 from shared.sync.envelope import Kind
-from shared.sync.events import Direction
+from shared.sync.events import Direction, Lane
 from shared.sync.lineage import Verdict
 from shared.sync.ports import Unit
 
@@ -67,10 +67,14 @@ class Online:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The peer told its version and how many events it still holds unsent."""
+    """The peer told how many events it still holds unsent; in a hello, its version, too.
+
+    ``heads`` are the last events of the lanes that it named.
+    """
 
     backlog: int
     version: str | None = None
+    heads: Mapping[tuple[str, Lane], int] = field(default_factory=dict[tuple[str, Lane], int])
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,15 @@ class Hello(Message):
     segments: Annotated[list[HelloSegment], Field(min_length=1, max_length=_SEGMENTS_MAX)]
     cursors: Marks
 
+    def heads(self) -> dict[tuple[str, Lane], int]:
+        """Give the last sequence of each lane that is named."""
+        return {
+            (one.segment, lane): one.heads[lane.name.lower()][0]
+            for one in self.segments
+            for lane in Lane
+            if lane.name.lower() in one.heads
+        }
+
 
 class Welcome(Message):
     """Central's answer to the hello with this nonce. ``credit`` is in bytes."""

@@ -14,7 +14,7 @@ from shared.kernel.ids import Random
 from shared.sync import envelope, outbox, reconcile
 from shared.sync.effects import Alarm, Contact, Effects, Online, Progress, Run, Send, Stop, topic
 from shared.sync.envelope import Address, Batch, FindKey, Kind, Message, Signer
-from shared.sync.events import Direction
+from shared.sync.events import Direction, Lane
 from shared.sync.inbox import Acceptance
 from shared.sync.lineage import Finding, Verdict
 from shared.sync.messages import Call, Hello, Receipt, Welcome, cursors_of, marks_of
@@ -53,6 +53,11 @@ class _End:
         self._window = 1
         self._sender = Sender(self._seal_batch, self._contradicted)
         self._receiver = Receiver(self._from, credit, self._receipt, self._refused)
+
+    @property
+    def positions(self) -> dict[tuple[str, Lane], int]:
+        """Up to where each lane of ours is on its way."""
+        return self._sender.positions
 
     def wake(self, now: Instant) -> Effects:
         """Send new events. Call after each commit that wrote any."""
@@ -296,7 +301,7 @@ class CentralReplicator(_End):
             return []
         if kind is Kind.EVENTS:
             batch, effects = self._batch(payload)
-            return [Contact(now.utc_us), Progress(batch.backlog), *effects]
+            return [Contact(now.utc_us), _progress(batch), *effects]
         if kind is Kind.RECEIPT:
             receipt = self._open(Receipt, kind, payload)
             if receipt.incarnation == self._incarnation:
@@ -318,7 +323,7 @@ class CentralReplicator(_End):
         )
         effects: Effects = [
             Contact(now.utc_us),
-            Progress(hello.backlog, hello.version),
+            Progress(hello.backlog, hello.version, hello.heads()),
             self._send(Kind.WELCOME, welcome),
         ]
         if finding is not None:
@@ -341,3 +346,7 @@ class CentralReplicator(_End):
 
     def _refused(self, acceptance: Acceptance, now: Instant) -> Effects:
         return self.block(Finding(acceptance.verdict, acceptance.reason), now)
+
+
+def _progress(batch: Batch) -> Progress:
+    return Progress(batch.backlog, heads={(batch.segment, batch.lane): batch.last_sequence})

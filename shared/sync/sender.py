@@ -57,6 +57,11 @@ class Sender:
         self._quiet_since_ns = 0
 
     @property
+    def positions(self) -> dict[LaneName, int]:
+        """Up to where each lane is on its way in this session."""
+        return {lane: head.sequence for lane, head in self._sent.items()}
+
+    @property
     def live(self) -> bool:
         """Whether a session is on."""
         return self._live

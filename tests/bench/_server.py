@@ -187,6 +187,7 @@ def _ports(database: Database, ledger: SqlLedger, rules: Rules, clock: SystemClo
         clock=clock,
         profiles=_nothing,
         health=_nothing,
+        sync=_nothing,
     )
 
 

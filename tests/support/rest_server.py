@@ -241,6 +241,7 @@ async def _compose(
         clock=clock,
         profiles=_shipped,
         health=_healthy,
+        sync=_no_lanes,
     )
     server = Server(
         database, sink, clock, authority, hierarchy, access, authenticator, service, status,
@@ -252,6 +253,10 @@ async def _compose(
 
 async def _shipped() -> Any:
     return SHIPPED
+
+
+async def _no_lanes() -> list[Any]:
+    return []
 
 
 async def _healthy() -> dict[str, Any]:

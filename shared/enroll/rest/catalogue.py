@@ -31,6 +31,20 @@ class Catalogue:
         data = [authority_resource(row) for row in await self._ports.reads.authorities()]
         return documents.answer(documents.encode({"data": data}))
 
+    async def sync(self, request: web.Request) -> web.Response:
+        """Say how far each lane of replication is, and why its events wait."""
+        principal = await self._ports.authenticator.principal(request)
+        principal.require(Role.ADMIN, Role.AUDITOR)
+        data = [
+            {
+                "type": "sync_lane",
+                "id": f"{lane['gateway']}/{lane['direction']}/{lane['segment']}/{lane['lane']}",
+                "attributes": lane,
+            }
+            for lane in await self._ports.sync()
+        ]
+        return documents.answer(documents.encode({"data": data}))
+
     async def status(self, request: web.Request) -> web.Response:
         """Say how this box is."""
         principal = await self._ports.authenticator.principal(request)

@@ -153,8 +153,18 @@ def _answers() -> dict[str, Any]:
         "BatchResults": _page(result),
         "Profiles": _page(_resource({}, {})),
         "Cas": _page(_resource({**authority, "not_after": _TIME}, {})),
+        "SyncLanes": _page(_resource(_sync_lane(), {})),
         "Status": _single({}, {}),
         "Problem": _problem(),
+    }
+
+
+def _sync_lane() -> dict[str, Any]:
+    number = {"type": "integer"}
+    return {
+        **dict.fromkeys(("gateway", "direction", "segment", "lane", "state", "waits"), _TEXT),
+        **dict.fromkeys(("head", "sent", "applied", "archived", "waiting", "unarchived"), number),
+        "oldest_at": _TIME_OR_NULL,
     }
 
 

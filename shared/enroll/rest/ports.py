@@ -189,7 +189,7 @@ class RestPorts:
     """Everything that the routes need.
 
     ``profiles`` gives the profiles in force; ``health`` what ``GET /status`` shows; ``keys`` the
-    issuers whose chains go out with certificates.
+    issuers whose chains go out with certificates; ``sync`` the lanes of replication.
     """
 
     issuance: Issuance
@@ -202,3 +202,4 @@ class RestPorts:
     clock: Clock
     profiles: Callable[[], Awaitable[Sequence[Profile]]]
     health: Callable[[], Awaitable[Mapping[str, Any]]]
+    sync: Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]

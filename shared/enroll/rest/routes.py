@@ -167,5 +167,8 @@ def _catalogue_routes(catalogue: Catalogue) -> tuple[Route, ...]:
     return (
         Route("GET", "/profiles", catalogue.profiles, "List the profiles in force", "Profiles"),
         Route("GET", "/cas", catalogue.authorities, "List the CAs with certificates", "Cas"),
+        Route(
+            "GET", "/sync", catalogue.sync, "Say how far each lane of replication is", "SyncLanes"
+        ),
         Route("GET", "/status", catalogue.status, "Say how this box is", "Status"),
     )
