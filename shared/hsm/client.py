@@ -267,6 +267,8 @@ class HsmClient:
 class RemoteIssuingKey:
     """An issuing CA whose key is behind ``tma-hsmd``; implements ``ports.IssuingKey``."""
 
+    immediate = False
+
     def __init__(self, issuer: Issuer, client: HsmClient, key_label: str) -> None:
         """Take the CA, the door to its daemon and the label of its key."""
         self.issuer = issuer

@@ -25,6 +25,8 @@ _SERIAL_CHARS = 16
 class SoftwareIssuingKey:
     """An issuing CA whose private key is in this process; implements ``ports.IssuingKey``."""
 
+    immediate = True
+
     def __init__(
         self,
         issuer: Issuer,

@@ -1,5 +1,6 @@
 """What issuing needs from outside; each composition root plugs in its own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -81,6 +82,11 @@ class IssuingKey(Protocol):
         """The CA's certificate, id and the addresses that go into what it issues."""
         ...
 
+    @property
+    def immediate(self) -> bool:
+        """Whether ``sign`` answers without a wait: the key is in this process."""
+        ...
+
     async def sign(
         self, document: bytes, purpose: Purpose, *, priority: Priority, reference: str
     ) -> bytes:
@@ -144,10 +150,28 @@ class Ledger(Protocol):
         """
         ...
 
+    async def intend_each(
+        self, intents: Sequence[Intent]
+    ) -> Sequence[CertificateRecord | Exception | None]:
+        """Do that for some that came together, each for itself; give what each would raise.
+
+        Raises StorageFullError, UnavailableError (nothing happened).
+        """
+        ...
+
     async def complete(self, intent: Intent, der: bytes) -> CertificateRecord:
         """Release the one DER: compare-and-set on the open intent, fenced by CA and line state.
 
         Emits ``certificate.issued`` in the same commit. Raises ConflictError when fenced.
+        """
+        ...
+
+    async def complete_each(
+        self, signed: Sequence[tuple[Intent, bytes]]
+    ) -> Sequence[CertificateRecord | Exception]:
+        """Do that for some that came together, each for itself; give what each would raise.
+
+        Raises UnavailableError (nothing happened).
         """
         ...
 

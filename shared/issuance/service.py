@@ -7,8 +7,9 @@ loses a certificate nor issues one that nobody remembers.
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from shared.issuance.ports import (
     CertificateRecord,
@@ -44,6 +45,8 @@ from shared.policy.request import EnrollmentRequest, Operation
 #: How long an equal request is answered with the same certificate: without and with a key.
 IMPLICIT_REPLAY_US = 24 * 3600 * US_PER_SECOND
 EXPLICIT_REPLAY_US = 30 * 24 * 3600 * US_PER_SECOND
+#: Requests that come together share their commits; so many, that none of them waits long.
+_GROUP_MAX = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,42 @@ class _Identity:
     key: str
     content: bytes
     replay_us: int
+
+
+@dataclass(slots=True, eq=False)
+class _Wish:
+    """One request under way; equal ones that come meanwhile wait for the same result."""
+
+    request: EnrollmentRequest
+    identity: _Identity
+    result: Issued | BaseException | None = None
+    _waiters: list[asyncio.Future[None]] = field(default_factory=list[asyncio.Future[None]])
+
+    def finish(self, result: Issued | BaseException) -> None:
+        """Set the result; the first one stays."""
+        if self.result is None:
+            self.result = result
+            for waiter in self._waiters:
+                if not waiter.done():  # its requester was cancelled
+                    waiter.set_result(None)
+
+    async def finished(self) -> Issued | BaseException:
+        """Wait for the result; whoever is cancelled meanwhile stops waiting, and nothing else."""
+        if self.result is None:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+        assert self.result is not None
+        return self.result
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A wish whose intent is, or is about to be, committed."""
+
+    wish: _Wish
+    intent: Intent
+    key: IssuingKey
 
 
 class IssuanceService:
@@ -85,7 +124,9 @@ class IssuanceService:
         self._clock = clock
         self._random = random
         self._devices = devices
-        self._running: dict[str, asyncio.Task[Issued]] = {}
+        self._running: dict[tuple[str, bytes], _Wish] = {}
+        self._arrived: list[_Wish] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._live: set[str] = set()  # intents that a task of this process works on
 
     async def issue(self, request: EnrollmentRequest) -> Issued:
@@ -94,19 +135,13 @@ class IssuanceService:
         Raises RefusedError (a rule says no), KeyReusedError, InProgressError, ConflictError,
         UnavailableError and its kin (nothing was issued: try again), IntegrityError.
 
-        Equal requests that arrive together share one task, shielded from a client that hangs up:
-        what was begun is finished, and the retry finds it.
+        Equal requests that arrive together share one result. What was begun is finished also when
+        the client hangs up: the retry finds it.
         """
-        identity = _identify(request)
-        shared_key = f"{identity.key}:{identity.content.hex()}"
-        task = self._running.get(shared_key)
-        if task is None:
-            if len(self._running) >= limits.CONCURRENT_ISSUES_MAX:
-                raise UnavailableError("Too many enrollments at once.", retry_after_s=1)
-            task = asyncio.get_running_loop().create_task(self._issue(request, identity))
-            self._running[shared_key] = task
-            task.add_done_callback(lambda done: self._forget(shared_key, done))
-        return await asyncio.shield(task)
+        result = await self._begin(request).finished()
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
     async def issue_many(self, requests: Sequence[EnrollmentRequest]) -> list[Issued | TmaError]:
         """Issue up to 1,000 certificates, each for itself: one refusal stops no other."""
@@ -115,8 +150,8 @@ class IssuanceService:
                 f"The batch holds {len(requests)} requests; "
                 f"at most {limits.BATCH_REQUESTS_MAX} are accepted."
             )
-        results = await asyncio.gather(*map(self.issue, requests), return_exceptions=True)
-        return [_expected(result) for result in results]
+        wishes = [self._begin(request) for request in requests]
+        return [_expected(await wish.finished()) for wish in wishes]
 
     async def explain(self, request: EnrollmentRequest) -> Decision:
         """Say what would become of the request now, rule by rule; nothing is issued or spent.
@@ -157,40 +192,122 @@ class IssuanceService:
 
     async def drained(self) -> None:
         """Wait for what is under way; used at shutdown after the listeners are closed."""
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
-    async def _issue(self, request: EnrollmentRequest, identity: _Identity) -> Issued:
-        request = await self._with_record(request)
+    def _begin(self, request: EnrollmentRequest) -> _Wish:
+        """Join an equal request that is under way, or set out with what this turn brings."""
+        identity = _identify(request)
+        known = self._running.get((identity.key, identity.content))
+        if known is not None:
+            return known
+        wish = _Wish(request, identity)
+        if len(self._running) >= limits.CONCURRENT_ISSUES_MAX:
+            wish.finish(UnavailableError("Too many enrollments at once.", retry_after_s=1))
+            return wish
+        self._running[identity.key, identity.content] = wish
+        self._arrived.append(wish)
+        if len(self._arrived) == 1:
+            self._spawn(self._issue_arrived())
+        return wish
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what must be finished also when its requester is gone."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _issue_arrived(self) -> None:
+        group, self._arrived = self._arrived[:_GROUP_MAX], self._arrived[_GROUP_MAX:]
+        if self._arrived:
+            self._spawn(self._issue_arrived())
+        await self._settled(group, self._issue_group(group))
+
+    async def _settled(self, wishes: Sequence[_Wish], work: Coroutine[Any, Any, None]) -> None:
+        """Do the work; if it fails as a whole, that is the result of what is not finished yet."""
+        try:
+            await work
+        except BaseException as error:  # whoever waits must get an answer
+            for wish in wishes:
+                self._finish(wish, error)
+            if not isinstance(error, Exception):
+                raise
+
+    def _finish(self, wish: _Wish, result: Issued | BaseException) -> None:
+        self._running.pop((wish.identity.key, wish.identity.content), None)
+        wish.finish(result)
+
+    async def _issue_group(self, group: Sequence[_Wish]) -> None:
+        """Decide on each, open all intents in one commit, and go on with what was opened."""
+        if self._devices is not None:
+            await asyncio.gather(*(self._add_record(wish) for wish in group))
         now = self._clock.now()
-        plan = self._decide(request, now)
-        if isinstance(plan, Refusal):
-            return await self._refuse(request, identity, plan, now)
-        key = self._keys.active(request.profile)
-        intent = self._intent(request, identity, plan, key, now)
-        self._live.add(intent.intent_id)
-        try:
-            earlier = await self._ledger.intend(intent)
-            if earlier is not None:
-                return _replayed(earlier)
-            return await self._sign_and_complete(intent, key, _priority(request))
-        finally:
-            self._live.discard(intent.intent_id)
+        opened: list[_Opened] = []
+        for wish in group:
+            try:
+                outcome = self._decide(wish.request, now)
+                if isinstance(outcome, Refusal):
+                    self._spawn(self._settled([wish], self._refuse(wish, outcome, now)))
+                    continue
+                key = self._keys.active(wish.request.profile)
+                opened.append(_Opened(wish, self._intent(wish, outcome, key, now), key))
+            except Exception as error:  # noqa: BLE001 - raised again to whoever waits
+                self._finish(wish, error)
+        if opened:
+            await self._open_and_go_on(opened)
 
-    async def _sign_and_complete(
-        self, intent: Intent, key: IssuingKey, priority: Priority
-    ) -> Issued:
+    async def _open_and_go_on(self, opened: Sequence[_Opened]) -> None:
+        """Commit the intents; sign one after the other, or at once where each one waits."""
+        names = {one.intent.intent_id for one in opened}
+        self._live |= names
         try:
-            signature = await self._sign(intent, key, priority)
+            earlier = await self._ledger.intend_each([one.intent for one in opened])
+            open_now: list[_Opened] = []
+            for one, known in zip(opened, earlier, strict=True):
+                if known is None:
+                    open_now.append(one)
+                else:
+                    self._finish(one.wish, _replay_of(known))
+            if all(one.key.immediate for one in open_now):
+                await self._sign_and_complete(open_now)
+            else:
+                work = (
+                    self._settled([one.wish], self._sign_and_complete([one])) for one in open_now
+                )
+                await asyncio.gather(*work)
+        finally:
+            self._live -= names
+
+    async def _sign_and_complete(self, opened: Sequence[_Opened]) -> None:
+        signed: list[tuple[_Opened, bytes]] = []
+        for one in opened:
+            try:
+                signed.append((one, await self._signed(one)))
+            except Exception as error:  # noqa: BLE001 - raised again to whoever waits
+                self._finish(one.wish, error)
+        if not signed:
+            return
+        pairs = [(one.intent, der) for one, der in signed]
+        records = await self._ledger.complete_each(pairs)
+        for (one, der), record in zip(signed, records, strict=True):
+            if isinstance(record, ConflictError):
+                await self._ledger.void(one.intent, "the CA or the line was stopped meanwhile")
+            self._finish(
+                one.wish, record if isinstance(record, Exception) else _issued(record, der)
+            )
+
+    async def _signed(self, one: _Opened) -> bytes:
+        """Sign and compare; gives the DER that may be released."""
+        try:
+            signature = await self._sign(one.intent, one.key, _priority(one.wish.request))
         except (TokenUnavailableError, ForbiddenError):
-            await self._ledger.release(intent)  # the signer surely did not sign
+            await self._ledger.release(one.intent)  # the signer surely did not sign
             raise
         try:
-            return await self._complete(intent, key, signature)
+            return certificates.assemble(one.intent.tbs, signature, one.key.issuer)
         except IntegrityError:
-            await self._ledger.void(intent, "the signature does not belong to the issuing CA")
-            raise
-        except ConflictError:
-            await self._ledger.void(intent, "the CA or the line was stopped meanwhile")
+            reason = "the signature does not belong to the issuing CA"
+            await self._ledger.void(one.intent, reason)
             raise
 
     async def _finish_again(self, intent: Intent) -> str | None:
@@ -208,7 +325,8 @@ class IssuanceService:
         try:
             key = self._keys.of(intent.ca_id)
             signature = await self._sign(intent, key, Priority.RENEWAL)
-            await self._complete(intent, key, signature)
+            der = certificates.assemble(intent.tbs, signature, key.issuer)
+            await self._ledger.complete(intent, der)
         except (ConflictError, ForbiddenError, IntegrityError, NotFoundError) as error:
             return error.message
         return None
@@ -217,18 +335,13 @@ class IssuanceService:
         purpose = Purpose.LEAF if intent.plan.ca_path_length is None else Purpose.CA
         return await key.sign(intent.tbs, purpose, priority=priority, reference=intent.intent_id)
 
-    async def _complete(self, intent: Intent, key: IssuingKey, signature: bytes) -> Issued:
-        """Compare (``assemble`` verifies signature and TBS), then release the one DER."""
-        der = certificates.assemble(intent.tbs, signature, key.issuer)
-        record = await self._ledger.complete(intent, der)
-        return Issued(der, record.ca_id, record.serial, replayed=False)
-
-    async def _with_record(self, request: EnrollmentRequest) -> EnrollmentRequest:
+    async def _add_record(self, wish: _Wish) -> None:
         """Add what is known of the device: rules may demand it, and take values from it."""
-        if self._devices is None or request.device is None:
-            return request
-        record = await self._devices.record(request.device)
-        return request if record is None else replace(request, record=record)
+        if self._devices is None or wish.request.device is None:
+            return
+        record = await self._devices.record(wish.request.device)
+        if record is not None:
+            wish.request = replace(wish.request, record=record)
 
     def _decide(self, request: EnrollmentRequest, now: Instant) -> Plan | Refusal:
         profile, circumstances = self._facing(request, now)
@@ -247,24 +360,19 @@ class IssuanceService:
         )
         return self._profiles.profile(request.profile), circumstances
 
-    async def _refuse(
-        self, request: EnrollmentRequest, identity: _Identity, refusal: Refusal, now: Instant
-    ) -> Issued:
+    async def _refuse(self, wish: _Wish, refusal: Refusal, now: Instant) -> None:
         """Hand out what an equal request got while the rules still allowed it; else say no."""
+        identity = wish.identity
         earlier = await self._ledger.replay(identity.key, identity.content, now.utc_us)
         if earlier is not None:
-            return _replayed(earlier)
-        await self._ledger.refuse(request, refusal.rule, refusal.value, refusal.message)
-        raise RefusedError(refusal.rule, refusal.value, refusal.message, refusal.remedy)
+            self._finish(wish, _replay_of(earlier))
+            return
+        await self._ledger.refuse(wish.request, refusal.rule, refusal.value, refusal.message)
+        error = RefusedError(refusal.rule, refusal.value, refusal.message, refusal.remedy)
+        self._finish(wish, error)
 
-    def _intent(
-        self,
-        request: EnrollmentRequest,
-        identity: _Identity,
-        plan: Plan,
-        key: IssuingKey,
-        now: Instant,
-    ) -> Intent:
+    def _intent(self, wish: _Wish, plan: Plan, key: IssuingKey, now: Instant) -> Intent:
+        identity = wish.identity
         serial = random_serial(self._random)
         grant = self._profiles.grant()
         return Intent(
@@ -273,18 +381,13 @@ class IssuanceService:
             ca_id=key.issuer.ca_id,
             tbs=certificates.unsigned(plan, key.issuer, serial),
             plan=plan,
-            request=request,
+            request=wish.request,
             idempotency_key=identity.key,
             request_hash=identity.content,
             replay_until_us=now.utc_us + identity.replay_us,
             grant_id=grant.grant_id if grant else None,
             decided_at=now,
         )
-
-    def _forget(self, shared_key: str, done: asyncio.Task[Issued]) -> None:
-        self._running.pop(shared_key, None)
-        if not done.cancelled():
-            done.exception()  # retrieved: whoever waited has it, nobody else needs it
 
 
 def explicit_key(sent: str) -> str:
@@ -330,10 +433,17 @@ def _priority(request: EnrollmentRequest) -> Priority:
     return Priority.RENEWAL if request.operation is Operation.RENEW else Priority.LINE
 
 
-def _replayed(record: CertificateRecord) -> Issued:
-    if record.der is None:
-        raise ConflictError("The certificate of this earlier request was voided.")
-    return Issued(record.der, record.ca_id, record.serial, replayed=True)
+def _replay_of(earlier: CertificateRecord | Exception) -> Issued | Exception:
+    """Give what an equal request got, or why there is nothing to give."""
+    if isinstance(earlier, Exception):
+        return earlier
+    if earlier.der is None:
+        return ConflictError("The certificate of this earlier request was voided.")
+    return Issued(earlier.der, earlier.ca_id, earlier.serial, replayed=True)
+
+
+def _issued(record: CertificateRecord, der: bytes) -> Issued:
+    return Issued(der, record.ca_id, record.serial, replayed=False)
 
 
 def _expected(result: Issued | BaseException) -> Issued | TmaError:

@@ -6,7 +6,8 @@ computed before is computed before, because all units share one writer.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from cryptography.x509.oid import NameOID
@@ -28,7 +29,7 @@ from shared.store import certificates, counters, facts
 from shared.store.certificates import RECORD_COLUMNS
 from shared.store.database import Database
 from shared.store.schema import ca, certificate, fact, grant_use, intent
-from shared.store.transaction import Transaction
+from shared.store.transaction import Transaction, Unit
 
 _ACTOR = "system"
 #: How an open intent is stored; pydantic takes a configuration around a dataclass only.
@@ -89,15 +90,38 @@ class SqlLedger:
         Raises KeyReusedError, InProgressError, RefusedError (rules ``grant.quota`` and
         ``grant.ended``), ConflictError, StorageFullError, OutcomeUnknownError.
         """
+        [result] = await self.intend_each([intent])
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def intend_each(
+        self, intents: Sequence[Intent]
+    ) -> list[CertificateRecord | Exception | None]:
+        """Do that for some that came together, each for itself; give what each would raise.
+
+        Raises StorageFullError, UnavailableError (nothing happened).
+        """
         self._database.reserve.require_room()
-        row = _intent_row(intent)
-        return await self._run(lambda tx: _intend(tx, intent, row), brief=True)
+        units = [partial(_intend, wanted=intent, row=_intent_row(intent)) for intent in intents]
+        return await self._database.writer.run_each(units)
 
     async def complete(self, intent: Intent, der: bytes) -> CertificateRecord:
         """Release the one DER, with its event; raises ConflictError when fenced."""
-        row = _certificate_row(intent) | {"der": der, "sha256": hashlib.sha256(der).hexdigest()}
-        body = _issued_body(intent, der)
-        return await self._run(lambda tx: _complete(tx, intent, row, body), brief=True)
+        [result] = await self.complete_each([(intent, der)])
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def complete_each(
+        self, signed: Sequence[tuple[Intent, bytes]]
+    ) -> list[CertificateRecord | Exception]:
+        """Do that for some that came together, each for itself; give what each would raise.
+
+        Raises UnavailableError (nothing happened).
+        """
+        units = [_completing(intent, der) for intent, der in signed]
+        return await self._database.writer.run_each(units)
 
     async def release(self, intent: Intent) -> None:
         """Drop an intent whose key was surely not used; its unit returns to the grant."""
@@ -195,6 +219,11 @@ def _intend(tx: Transaction, wanted: Intent, row: Mapping[str, Any]) -> Certific
     if not tx.execute(_OPEN, row):
         raise _already_open(tx, wanted)
     return None
+
+
+def _completing(taken: Intent, der: bytes) -> Unit[CertificateRecord]:
+    row = _certificate_row(taken) | {"der": der, "sha256": hashlib.sha256(der).hexdigest()}
+    return partial(_complete, taken=taken, row=row, body=_issued_body(taken, der))
 
 
 def _complete(

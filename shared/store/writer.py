@@ -16,7 +16,8 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,16 +55,31 @@ _PRAGMAS = (
 )
 
 
+class _Outcome(NamedTuple):
+    value: Any
+    error: Exception | None
+
+
+@dataclass(slots=True)
+class _Call:
+    """Units that were given together, and who waits for all of them."""
+
+    count: int
+    done: dict[int, _Outcome] = field(default_factory=dict[int, _Outcome])
+    waiter: asyncio.Future[None] | None = None
+
+    def answer(self, place: int, outcome: _Outcome) -> None:
+        """Take one outcome; the last one wakes who waits, unless its task was cancelled."""
+        self.done[place] = outcome
+        if len(self.done) == self.count and self.waiter and not self.waiter.done():
+            self.waiter.set_result(None)
+
+
 class _Job(NamedTuple):
     unit: Unit[Any]
-    future: asyncio.Future[Any]
     brief: bool
-
-
-class _Outcome(NamedTuple):
-    future: asyncio.Future[Any]
-    value: Any
-    error: BaseException | None
+    call: _Call
+    place: int
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -129,16 +145,37 @@ class Writer:
         ``brief`` says that it is a few statements on a few rows, and nothing else: such a unit may
         run on the loop. All others run in the writer's thread.
         """
+        [outcome] = await self._run([unit], brief=brief)
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value
+
+    async def run_each(self, units: Sequence[Unit[Result]]) -> list[Result | Exception]:
+        """Run brief units that came together, and give each its result or what it raised.
+
+        If nothing else waits and the disk is quick, they are durable without a wait. Raises
+        UnavailableError (nothing happened).
+        """
+        outcomes = await self._run(units, brief=True)
+        return [outcome.error or outcome.value for outcome in outcomes]
+
+    async def _run(self, units: Sequence[Unit[Any]], *, brief: bool) -> list[_Outcome]:
         if self._closed:
             raise UnavailableError("The database is being closed.", retry_after_s=5)
         if self._waiting >= QUEUE_UNITS_MAX:
             raise UnavailableError("Too many changes wait for the disk.", retry_after_s=1)
-        future: asyncio.Future[Result] = self._loop.create_future()
-        self._waiting += 1
-        if not self._jobs and not self._thread_works:
+        call = _Call(len(units))
+        free = not self._jobs and not self._thread_works
+        self._waiting += len(units)
+        self._jobs.extend(_Job(unit, brief, call, place) for place, unit in enumerate(units))
+        if free and brief:
+            self._take_turn()
+        elif free:
             self._loop.call_soon(self._take_turn)  # with all that this turn of the loop asks for
-        self._jobs.append(_Job(unit, future, brief))
-        return await future
+        if len(call.done) < call.count:
+            call.waiter = self._loop.create_future()
+            await call.waiter
+        return [call.done[place] for place in range(call.count)]
 
     async def close(self) -> None:
         """Finish what waits, then close the connection; SQLite checkpoints the WAL with it."""
@@ -160,7 +197,7 @@ class Writer:
             self._thread_works = True
             self._groups.put(group or self._next(GROUP_UNITS_MAX))
             return
-        self._answer(outcomes)
+        self._answer(group, outcomes)
         if self._jobs:
             self._loop.call_soon(self._take_turn)
 
@@ -191,24 +228,19 @@ class Writer:
     def _work(self) -> None:
         while (group := self._groups.get()) is not None:
             outcomes = self._commit(group)
-            self._loop.call_soon_threadsafe(self._go_on, outcomes)
+            self._loop.call_soon_threadsafe(self._go_on, group, outcomes)
         self._disconnect()
 
-    def _go_on(self, outcomes: list[_Outcome]) -> None:
+    def _go_on(self, group: list[_Job], outcomes: list[_Outcome]) -> None:
         """Answer what the thread did, and give it or the loop the next group."""
         self._thread_works = False
-        self._answer(outcomes)
+        self._answer(group, outcomes)
         self._take_turn()
 
-    def _answer(self, outcomes: list[_Outcome]) -> None:
-        self._waiting -= len(outcomes)
-        for future, value, error in outcomes:
-            if future.done():  # its caller was cancelled
-                continue
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error)
+    def _answer(self, group: list[_Job], outcomes: list[_Outcome]) -> None:
+        self._waiting -= len(group)
+        for job, outcome in zip(group, outcomes, strict=True):
+            job.call.answer(job.place, outcome)
 
     def _commit(self, group: list[_Job], transaction: Transaction | None = None) -> list[_Outcome]:
         """Run the group in one transaction; if that is lost, no unit of it is answered as done."""
@@ -225,7 +257,7 @@ class Writer:
                 return self._commit(group)
             failure = _failure(cause, began=transaction is not None)
             _LOG.warning("A group of %d changes failed: %r", len(group), cause)
-            return [_Outcome(job.future, None, failure) for job in group]
+            return [_Outcome(None, failure)] * len(group)
         return outcomes
 
     def _begin(self, *, on_loop: bool) -> Transaction:
@@ -248,7 +280,7 @@ class Writer:
         CPU. Units are safe to run again, and few of them raise.
         """
         try:
-            return [_Outcome(job.future, job.unit(transaction), None) for job in group]
+            return [_Outcome(job.unit(transaction), None) for job in group]
         except Exception:  # noqa: BLE001 - it will be raised again, to its own caller
             transaction.start_over()
         return [self._outcome(transaction, job) for job in group]
@@ -258,8 +290,8 @@ class Writer:
             with transaction.savepoint():
                 value = job.unit(transaction)
         except Exception as error:  # noqa: BLE001 - it belongs to the caller of this unit
-            return _Outcome(job.future, None, error)
-        return _Outcome(job.future, value, None)
+            return _Outcome(None, error)
+        return _Outcome(value, None)
 
     def _start_over(self, transaction: Transaction | None) -> None:
         """Nothing in memory may outlive a transaction whose fate is not known."""

@@ -7,7 +7,7 @@ anything, or do its work and then lose the answer, as a dying disk, database or 
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -88,27 +88,39 @@ class FaultyLedger(SqlLedger):
         super().__init__(database)
         self._faults = faults
 
-    async def intend(self, intent: Intent) -> CertificateRecord | None:
-        if self._faults.strikes(intent.idempotency_key, "intend fails"):
-            raise OutcomeUnknownError("The disk failed before the commit.")
-        earlier = await super().intend(intent)
-        if self._faults.strikes(intent.idempotency_key, "intend loses its answer"):
-            raise OutcomeUnknownError("The answer to the commit was lost.")
-        return earlier
+    async def intend_each(
+        self, intents: Sequence[Intent]
+    ) -> list[CertificateRecord | Exception | None]:
+        return await self._each("intend", intents, super().intend_each)
 
-    async def complete(self, intent: Intent, der: bytes) -> CertificateRecord:
-        if self._faults.strikes(intent.idempotency_key, "complete fails"):
-            raise OutcomeUnknownError("The disk failed before the commit.")
-        record = await super().complete(intent, der)
-        if self._faults.strikes(intent.idempotency_key, "complete loses its answer"):
-            raise OutcomeUnknownError("The answer to the commit was lost.")
-        return record
+    async def complete_each(
+        self, signed: Sequence[tuple[Intent, bytes]]
+    ) -> list[CertificateRecord | Exception]:
+        return await self._each("complete", signed, super().complete_each)
+
+    async def _each(self, step: str, items: Sequence[Any], do: Callable[..., Any]) -> list[Any]:
+        keys_of = [getattr(item, "idempotency_key", None) or item[0].idempotency_key
+                   for item in items]  # fmt: skip
+        fails = [self._faults.strikes(key, f"{step} fails") for key in keys_of]
+        done = iter(await do([item for item, no in zip(items, fails, strict=True) if not no]))
+        results: list[Any] = []
+        for key, failed in zip(keys_of, fails, strict=True):
+            result = OutcomeUnknownError("The disk failed before the commit.")
+            if not failed:
+                result = next(done)
+            if not failed and self._faults.strikes(key, f"{step} loses its answer"):
+                result = OutcomeUnknownError("The answer to the commit was lost.")
+            results.append(result)
+        return results
 
 
 class WatchedKey:
     """The real key; it signs nothing that another connection cannot see as an open intent."""
 
-    def __init__(self, database: Database, ledger: SqlLedger, faults: Faults) -> None:
+    def __init__(
+        self, database: Database, ledger: SqlLedger, faults: Faults, *, immediate: bool
+    ) -> None:
+        self.immediate = immediate
         self._key = SoftwareIssuingKey(_HIERARCHY.gateway.issuer, _HIERARCHY.gateway.key)
         self.issuer = self._key.issuer
         self._database = database
@@ -190,20 +202,27 @@ def _requests(count: int) -> Iterator[EnrollmentRequest]:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(plan=some.lists(some.sampled_from(FAULTS), min_size=1, max_size=12))
-def test_what_is_released_is_remembered(tmp_path_factory: pytest.TempPathFactory, plan: list[str]):
-    asyncio.run(_journey(tmp_path_factory.mktemp("release") / "gateway.db", plan))
+@given(
+    plan=some.lists(some.sampled_from(FAULTS), min_size=1, max_size=12), immediate=some.booleans()
+)
+def test_what_is_released_is_remembered(
+    tmp_path_factory: pytest.TempPathFactory, plan: list[str], immediate: bool
+):
+    asyncio.run(_journey(tmp_path_factory.mktemp("release") / "gateway.db", plan, immediate))
 
 
-def test_every_fault_at_once(tmp_path: Path):
-    asyncio.run(_journey(tmp_path / "gateway.db", list(FAULTS)))
+@pytest.mark.parametrize("immediate", [True, False])
+def test_every_fault_at_once(tmp_path: Path, immediate: bool):
+    asyncio.run(_journey(tmp_path / "gateway.db", list(FAULTS), immediate))
 
 
-def test_recovery_leaves_running_requests_alone(tmp_path: Path):
+@pytest.mark.parametrize("immediate", [True, False])
+def test_recovery_leaves_running_requests_alone(tmp_path: Path, immediate: bool):
     """It runs again and again beside the line; the key is used once all the same."""
 
     async def journey() -> None:
-        async with _line(tmp_path / "gateway.db", Faults({})) as (database, _ledger, key, service):
+        path = tmp_path / "gateway.db"
+        async with _line(path, Faults({}), immediate) as (database, _ledger, key, service):
             key.meanwhile = service.recover
             answers = await service.issue_many(list(_requests(4)))
             assert len(await _check(database, answers, key)) == 4
@@ -214,13 +233,13 @@ def test_recovery_leaves_running_requests_alone(tmp_path: Path):
 
 @asynccontextmanager
 async def _line(
-    path: Path, faults: Faults
+    path: Path, faults: Faults, immediate: bool
 ) -> AsyncIterator[tuple[Database, FaultyLedger, WatchedKey, IssuanceService]]:
     sink, clock = Outbox.of_gateway("gw-01", "test"), ManualClock()
     async with open_database(path, sink=sink, clock=clock) as database:
         await database.writer.run(_admit)
         ledger = FaultyLedger(database, faults)
-        key = WatchedKey(database, ledger, faults)
+        key = WatchedKey(database, ledger, faults, immediate=immediate)
         rules = Rules(key)
         service = IssuanceService(
             profiles=rules, keys=rules, ledger=ledger, clock=clock, random=os.urandom
@@ -228,9 +247,9 @@ async def _line(
         yield database, ledger, key, service
 
 
-async def _journey(path: Path, plan: list[str]) -> None:
+async def _journey(path: Path, plan: list[str], immediate: bool) -> None:
     faults = Faults({f"k:{number}": fault for number, fault in enumerate(plan)})
-    async with _line(path, faults) as (database, ledger, key, service):
+    async with _line(path, faults, immediate) as (database, ledger, key, service):
         wishes = list(_requests(len(plan)))
         first = await service.issue_many(wishes)
         await _check(database, first, key)

@@ -32,6 +32,8 @@ _YEAR_S = 365 * 24 * 3600
 class Token:
     """The port ``IssuingKeys`` over one real key whose token can be away."""
 
+    immediate = False
+
     def __init__(self) -> None:
         self._key = SoftwareIssuingKey(_HIERARCHY.gateway.issuer, _HIERARCHY.gateway.key)
         self.issuer = self._key.issuer
