@@ -3,11 +3,13 @@
     python -m tests.bench._server FOLDER PLAIN_PORT MTLS_PORT [--steps]
 
 It is composed of the products' own parts as a gateway is, on one plain and one mutual TLS
-listener. ``FOLDER/access.json`` says how to get in. With ``--steps`` the CPU of each step is summed
-up and written to ``FOLDER/steps.json`` at the end; only then requests must come one by one.
+listener. ``FOLDER/access.json`` says how to get in: by token, or by the client certificate alone.
+With ``--steps`` the CPU of each step is summed up and written to ``FOLDER/steps.json`` at the end;
+only then requests must come one by one.
 """
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
@@ -35,6 +37,7 @@ from shared.policy.grant import Grant
 from shared.policy.rules import RuleSet
 from shared.policy.shipped import SHIPPED
 from shared.store.access import Access
+from shared.store.certificates import add_issued
 from shared.store.database import Database
 from shared.store.kept import Kept
 from shared.store.ledger import SqlLedger
@@ -124,14 +127,14 @@ class Steps:
         )
         service.decide = self.time("decide", service.decide)
         certificates.unsigned = self.time("intend: build TBS", certificates.unsigned)
-        ledger.intend = self.time("intend: commit", ledger.intend)
+        ledger.intend_each = self.time("intend: commit", ledger.intend_each)
         key.sign = self.time("sign", key.sign)
         certificates.assemble = self.time("compare", certificates.assemble)
-        ledger.complete = self.time("complete: commit", ledger.complete)
+        ledger.complete_each = self.time("complete: commit", ledger.complete_each)
 
 
-async def _admit(database: Database, hierarchy: Hierarchy) -> str:
-    """Write the CA, the grant and a station; gives the station's token."""
+async def _admit(database: Database, hierarchy: Hierarchy, client: bytes) -> str:
+    """Write CA, grant and a station that has a token and a certificate; gives the token."""
     issuer = hierarchy.gateway.issuer
     row = {
         "ca_id": issuer.ca_id,
@@ -147,22 +150,29 @@ async def _admit(database: Database, hierarchy: Hierarchy) -> str:
              "state": "active", "document": b""}  # fmt: skip
     await database.writer.run(lambda tx: tx.execute(insert(ca), row))
     await database.writer.run(lambda tx: tx.execute(insert(grant_use), grant))
+    sha256 = hashlib.sha256(client).hexdigest()
+    known = {"ca_id": issuer.ca_id, "serial": "0" * 32, "origin": "", "der": client,
+             "sha256": sha256, "test": 0, "issued_at": 0, "not_after": 1 << 52}  # fmt: skip
+    await database.writer.run(lambda tx: add_issued(tx, known))
     token, digest = new_token(os.urandom)
-    await Access(database).add_station("bench", role="station", profiles=["*"], token_hash=digest)
+    await Access(database).add_station(
+        "bench", role="station", profiles=["*"], token_hash=digest, certificate_sha256=sha256
+    )
     return token
 
 
-def _identity(hierarchy: Hierarchy, usage: str) -> tuple[str, str]:
-    """Make a TLS identity below the gateway CA: chain and key in PEM."""
+def _identity(hierarchy: Hierarchy, usage: str) -> tuple[bytes, str, str]:
+    """Make a TLS identity below the gateway CA: DER, and in PEM chain and key."""
     key = keys.generate()
     plan = leaf_plan(
         public_key=keys.spki(key.public_key()),
         alt_names=(AltName(AltNameKind.IP, _LOOPBACK),),
         extended_key_usage=(usage,),
     )
-    chain = formats.pem([hierarchy.gateway.issue(plan), *hierarchy.gateway.issuer.chain])
+    der = hierarchy.gateway.issue(plan)
+    chain = formats.pem([der, *hierarchy.gateway.issuer.chain])
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return chain, private.decode()
+    return der, chain, private.decode()
 
 
 def _ports(database: Database, ledger: SqlLedger, rules: Rules, clock: SystemClock) -> RestPorts:
@@ -203,9 +213,10 @@ async def _serve(folder: Path, plain_port: int, mtls_port: int, steps: Steps | N
     ledger = SqlLedger(database)
     if steps:
         steps.watch(ledger, key)
-    token = await _admit(database, hierarchy)
+    _, *served = _identity(hierarchy, "1.3.6.1.5.5.7.3.1")
+    client, chain, private = _identity(hierarchy, "1.3.6.1.5.5.7.3.2")
+    token = await _admit(database, hierarchy, client)
     ports = _ports(database, ledger, Rules(key, clock), clock)
-    served = _identity(hierarchy, "1.3.6.1.5.5.7.3.1")
     mutual = tls.machine_context(
         *(part.encode() for part in served), [hierarchy.gateway.issuer.chain[0]]
     )
@@ -216,9 +227,8 @@ async def _serve(folder: Path, plain_port: int, mtls_port: int, steps: Steps | N
     ]
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    client = _identity(hierarchy, "1.3.6.1.5.5.7.3.2")
     access = {"token": token, "root": formats.pem([hierarchy.root.issuer.chain[0]]),
-              "client": "".join(reversed(client))}  # fmt: skip
+              "client": private + chain}  # fmt: skip
     async with app.serve(endpoints):
         (folder / "access.json").write_text(json.dumps(access), "utf-8")
         await stop.wait()

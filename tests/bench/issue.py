@@ -2,6 +2,7 @@
 
 Both are asked over REST keep-alive with the same requests, in turns, in one run. cfssl keeps no
 record of what it signs; ours commits intent and completion to SQLite with ``synchronous=FULL``.
+Rows named *floor* are the bare parts alone: what no code around them can undercut.
 """
 
 import asyncio
@@ -17,9 +18,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench._floor import steps as steps_of_floor
 from tests.bench._load import Cost, measure, post, record, signing_requests
 from tests.bench._peer import cfssl, sign_request
-from tests.support.processes import ManagedProcess, PortBlocks
+from tests.support.processes import ManagedProcess, PortBlocks, listening
 
 _ROUNDS = 3
 _ISSUES_EACH = 960  # per case and round; a multiple of the batch
@@ -48,10 +50,10 @@ class Ours:
         self.tls.load_verify_locations(cadata=access["root"])
         self.tls.load_cert_chain(identity)
 
-    def single(self, csr: str) -> bytes:
-        """Encode one enrollment."""
+    def single(self, csr: str, *, token: bool = True) -> bytes:
+        """Encode one enrollment, by token or by the client certificate of the connection."""
         body = {"data": {"type": "cert_client", "attributes": {"csr": csr}}}
-        return post("/api/v2.0/cert_client", body, self._headers)
+        return post("/api/v2.0/cert_client", body, self._headers if token else {})
 
     def batch(self, csrs: Sequence[str]) -> bytes:
         """Encode one batch."""
@@ -88,11 +90,14 @@ Case = Callable[[Sequence[str]], Coroutine[Any, Any, Cost]]
 def _cases(server: Ours, peer: ManagedProcess, peer_port: int) -> dict[str, Case]:
     pid = server.process.pid
 
-    def own(connections: int, **how: Any) -> Case:
-        port = server.mtls_port if how else server.plain_port
+    def own(connections: int) -> Case:
         return lambda csrs: measure(
-            pid, port, [*map(server.single, csrs)], connections=connections, **how
+            pid, server.plain_port, [*map(server.single, csrs)], connections=connections
         )
+
+    def mutual(csrs: Sequence[str]) -> Coroutine[Any, Any, Cost]:
+        bodies = [server.single(csr, token=False) for csr in csrs]
+        return measure(pid, server.mtls_port, bodies, connections=1, tls=server.tls)
 
     def batches(csrs: Sequence[str]) -> Coroutine[Any, Any, Cost]:
         cut = [csrs[at : at + _BATCH] for at in range(0, len(csrs), _BATCH)]
@@ -110,7 +115,7 @@ def _cases(server: Ours, peer: ManagedProcess, peer_port: int) -> dict[str, Case
         "parallel32": own(_PARALLEL),
         "cfssl_parallel32": theirs(_PARALLEL),
         "batch32": batches,
-        "mtls": own(1, tls=server.tls),
+        "mtls": mutual,
     }
 
 
@@ -134,6 +139,23 @@ def _steps(folder: Path, port: int) -> dict[str, float]:
     seconds = json.loads((folder / "steps.json").read_text("utf-8"))
     steps = {name: total * 1e6 / _ISSUES_EACH for name, total in seconds.items()}
     return steps | {"HTTP, JSON, authentication": cost.cpu_us - sum(steps.values())}
+
+
+def _floors(folder: Path, port: int) -> dict[str, float]:
+    """Measure the bare parts of one issue; CPU microseconds."""
+    folder.mkdir()
+    echo = ManagedProcess(
+        "echo", ["python3", "-m", "tests.bench._floor", str(port)], folder / "log", extra_environ={}
+    )
+    echo.start()
+    try:
+        echo.wait_ready(lambda: listening(port))
+        bodies = [post("/", {"csr": csr}, {}) for csr in signing_requests(_ISSUES_EACH, "echo")]
+        cost = asyncio.run(measure(echo.pid, port, bodies, connections=1))
+    finally:
+        echo.stop()
+    floors = {**steps_of_floor(folder), "floor: HTTP echo": cost.cpu_us}
+    return floors | {"floor: together": sum(floors.values())}
 
 
 def _record(costs: dict[str, Cost], steps: dict[str, float]) -> None:
@@ -177,6 +199,7 @@ def main() -> None:
         with ours(folder / "ours", port) as server, cfssl(folder, port + 2) as peer:
             costs = asyncio.run(_measure(_cases(server, peer, port + 2)))
         steps = _steps(folder / "steps", port + 3)
+        steps |= _floors(folder / "floor", port + 3)
     blocks.close()
     _record(costs, steps)
     _show(costs, steps)
