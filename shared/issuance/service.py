@@ -336,12 +336,14 @@ class IssuanceService:
         return await key.sign(intent.tbs, purpose, priority=priority, reference=intent.intent_id)
 
     async def _add_record(self, wish: _Wish) -> None:
+        wish.request = await self._with_record(wish.request)
+
+    async def _with_record(self, request: EnrollmentRequest) -> EnrollmentRequest:
         """Add what is known of the device: rules may demand it, and take values from it."""
-        if self._devices is None or wish.request.device is None:
-            return
-        record = await self._devices.record(wish.request.device)
-        if record is not None:
-            wish.request = replace(wish.request, record=record)
+        if self._devices is None or request.device is None:
+            return request
+        record = await self._devices.record(request.device)
+        return request if record is None else replace(request, record=record)
 
     def _decide(self, request: EnrollmentRequest, now: Instant) -> Plan | Refusal:
         profile, circumstances = self._facing(request, now)
