@@ -12,6 +12,7 @@ from rich.table import Table
 
 from central import config
 from central import console as orders
+from shared.pki.key_types import KeyType
 from shared.web import backup_console, console, terminal
 from shared.web.backup_console import Note
 from shared.web.terminal import out
@@ -61,6 +62,12 @@ def settings(context: typer.Context, path: ConfigOption = config.DEFAULT_PATH) -
 def init(
     context: typer.Context,
     admin: Annotated[str, typer.Option(help="Name of the first administrator.")] = "admin",
+    key_type: Annotated[
+        KeyType, typer.Option(help="Type of the keys of root, fleet and issuing CA.")
+    ] = KeyType.EC_P256,
+    root_key_type: Annotated[
+        KeyType | None, typer.Option(help="Type of the root's key, if it is another.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make everything that a new central needs: CAs, keys, profiles, first administrator.
@@ -70,8 +77,10 @@ def init(
     neither.
     """
     from central import founding  # noqa: PLC0415  # cryptography and SQLAlchemy
+    from central.authority.hierarchy import KeyTypes  # noqa: PLC0415
 
-    founded = founding.found(_settings(context), admin)
+    kinds = KeyTypes(root=root_key_type or key_type, fleet=key_type, issuing=key_type)
+    founded = founding.found(_settings(context), admin, kinds)
     if as_json:
         terminal.print_json(asdict(founded))
         return

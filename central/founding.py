@@ -12,7 +12,7 @@ from sqlalchemy import delete, insert, select
 
 from central import core
 from central.authority import hierarchy
-from central.authority.hierarchy import Founder
+from central.authority.hierarchy import Founder, KeyTypes
 from central.config import CentralSettings
 from central.core import Core
 from central.inventory import audit
@@ -43,9 +43,9 @@ class Founded:
     root_path: str
 
 
-def found(settings: CentralSettings, admin: str) -> Founded:
+def found(settings: CentralSettings, admin: str, kinds: KeyTypes) -> Founded:
     """Make what is missing of a central; done again, it changes nothing."""
-    return asyncio.run(_found(settings, admin))
+    return asyncio.run(_found(settings, admin, kinds))
 
 
 def write_broker(settings: CentralSettings, directory: Path) -> Path:
@@ -53,10 +53,10 @@ def write_broker(settings: CentralSettings, directory: Path) -> Path:
     return asyncio.run(_write_broker(settings, directory.absolute()))
 
 
-async def _found(settings: CentralSettings, admin: str) -> Founded:
+async def _found(settings: CentralSettings, admin: str, kinds: KeyTypes) -> Founded:
     clock = SystemClock()
     async with core.opened_storage(settings, clock) as storage:
-        revealed = await _make_authorities(settings, storage, clock)
+        revealed = await _make_authorities(settings, storage, clock, kinds)
         vault = await Vault.open(
             storage.database, box_path=settings.box_slot_path, random=os.urandom
         )
@@ -71,7 +71,7 @@ async def _found(settings: CentralSettings, admin: str) -> Founded:
 
 
 async def _make_authorities(
-    settings: CentralSettings, storage: Storage, clock: Clock
+    settings: CentralSettings, storage: Storage, clock: Clock, kinds: KeyTypes
 ) -> str | None:
     """Make keyring and CAs, if there are none; gives the recovery secret of a new keyring.
 
@@ -88,7 +88,8 @@ async def _make_authorities(
         database, box_path=settings.box_slot_path, random=os.urandom, reveal=revealed.append
     )
     organization = settings.authority.organization
-    founder = Founder(organization, settings.status_url, clock.now().utc_us, os.urandom)
+    now_us = clock.now().utc_us
+    founder = Founder(organization, settings.status_url, now_us, os.urandom, kinds)
     made = await founder.found()
 
     def unit(transaction: Transaction) -> None:

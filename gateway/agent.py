@@ -214,6 +214,7 @@ class Agent:
             gateway=ground.identity.name,
             authorities=self._authorities,
             client=ground.client,
+            key_type=ground.settings.token.key_type,
             database=ground.database,
             clock=ground.clock,
             adopted=self._certified,

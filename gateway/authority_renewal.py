@@ -18,6 +18,7 @@ from shared.hsm.client import HsmClient
 from shared.kernel.clock import US_PER_SECOND, Clock
 from shared.kernel.errors import UntrustedError
 from shared.pki import chain
+from shared.pki.key_types import KeyType
 from shared.pki.plan import NameAttribute
 from shared.store import facts
 from shared.store.database import Database
@@ -41,14 +42,19 @@ class AuthorityRenewal:
         gateway: str,
         authorities: Authorities,
         client: HsmClient,
+        key_type: KeyType,
         database: Database,
         clock: Clock,
         adopted: Callable[[], Awaitable[None]],
     ) -> None:
-        """Take the ports; ``adopted`` is awaited when another CA or certificate is in force."""
+        """Take the ports; ``adopted`` is awaited when another CA or certificate is in force.
+
+        ``key_type`` is that of the next CA's key.
+        """
         self._gateway = gateway
         self._authorities = authorities
         self._client = client
+        self._key_type = key_type
         self._database = database
         self._clock = clock
         self._adopted = adopted
@@ -75,7 +81,7 @@ class AuthorityRenewal:
         present = self._authorities.active("").issuer.ca_id
         label = await self._database.writer.run(_next_label)
         if label not in (await self._client.state()).keys:
-            await self._client.generate(label)
+            await self._client.generate(label, self._key_type)
         subject = (NameAttribute(NameOID.COMMON_NAME.dotted_string, self._gateway),)
         csr = await self._client.birth_csr(label, subject)
 

@@ -8,6 +8,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from shared.pki.key_types import KeyType
 from shared.system import settings
 from shared.system.settings import BackupSettings, Port, Section
 
@@ -49,6 +50,12 @@ class TokenSettings(Section):
     socket: Path = Field(
         default=Path("run/hsmd.sock"),
         description="Unix socket of tma-hsmd; a relative path starts at the state directory.",
+    )
+    key_type: KeyType = Field(
+        default=KeyType.EC_P256,
+        description="Type of the CA key that this gateway makes on its token when it joins or "
+        "takes a new CA, e.g. `ec-p384` or `rsa-3072`. Tokens make RSA, the NIST and Brainpool "
+        "curves, secp256k1 and, if their module can, Ed25519 and Ed448. P-256 is the fastest.",
     )
 
 

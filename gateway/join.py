@@ -23,6 +23,7 @@ from shared.hsm.client import HsmClient
 from shared.kernel.clock import Instant
 from shared.kernel.errors import ConflictError, UntrustedError
 from shared.pki import chain, keys
+from shared.pki.key_types import KeyType
 from shared.pki.plan import NameAttribute
 from shared.store import facts
 from shared.store.database import Database
@@ -60,7 +61,7 @@ async def _join(settings: GatewaySettings, token: JoinToken, reveal: Callable[[s
         vault = await Vault.create(
             database, box_path=settings.box_slot_path, random=os.urandom, reveal=reveal
         )
-        born = await _bear(database, vault, client, token.name)
+        born = await _bear(database, vault, client, token.name, settings.token.key_type)
         answer = await introduce(token, born.request(token))
         _check(answer, token, born, clock.now())
         await client.adopt(born.label, answer.authority)
@@ -106,11 +107,13 @@ async def _require_unjoined(database: Database) -> None:
         )
 
 
-async def _bear(database: Database, vault: Vault, client: HsmClient, name: str) -> _Born:
+async def _bear(
+    database: Database, vault: Vault, client: HsmClient, name: str, kind: KeyType
+) -> _Born:
     """Make the keys, or take those that an earlier attempt made."""
     label = await database.writer.run(_key_label)
     if label not in (await client.state()).keys:
-        await client.generate(label)
+        await client.generate(label, kind)
     subject = (NameAttribute(NameOID.COMMON_NAME.dotted_string, name),)
     return _Born(
         label,

@@ -12,7 +12,7 @@ from shared.hsm.settings import KNOWN_MODULES
 from shared.hsm.software import SoftwareProvider
 from shared.kernel.errors import TmaError
 from shared.pki import keywrap
-from shared.pki.keys import KeyType
+from shared.pki.key_types import KeyType
 from shared.system import files
 
 _console = Console(highlight=False)

@@ -1,7 +1,8 @@
 """Central's CAs with their keys: root, fleet CA, issuing CA, and the transport root beside them."""
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Self
 
 from cryptography import x509
@@ -15,7 +16,7 @@ from shared.kernel.errors import NotFoundError
 from shared.kernel.ids import Random, random_serial, serial_text
 from shared.pki import algorithms, certificates, keys
 from shared.pki.certificates import Issuer
-from shared.pki.keys import PrivateKey
+from shared.pki.keys import KeyType, PrivateKey
 from shared.pki.plan import Plan
 from shared.store.certificates import record_issued
 from shared.store.database import Database
@@ -119,6 +120,15 @@ class NewAuthority:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyTypes:
+    """The key types of a new central's CAs."""
+
+    root: KeyType = KeyType.EC_P256
+    fleet: KeyType = KeyType.EC_P256
+    issuing: KeyType = KeyType.EC_P256
+
+
+@dataclass(frozen=True, slots=True)
 class Founder:
     """Makes the CAs of a new central."""
 
@@ -126,19 +136,31 @@ class Founder:
     status_url: str
     now_us: int
     random: Random
+    kinds: KeyTypes = KeyTypes()
 
     async def found(self) -> list[NewAuthority]:
-        """Make the four CAs, parents first; nothing is stored here."""
-        root = self._self_signed(ROOT, "Root CA", 2, self.status_url)
-        fleet = await self._below(root, FLEET, "Fleet CA", 1)
-        issuing = await self._below(fleet, ISSUING, "Issuing CA", 0)
-        transport = self._self_signed(TRANSPORT, "Transport Root", 0, None)
+        """Make the four CAs, parents first; nothing is stored here.
+
+        The transport stays P-256: its certificates are our own messages' affair.
+        """
+        private_keys = await asyncio.gather(
+            *(asyncio.to_thread(keys.generate, kind) for kind in astuple(self.kinds))
+        )
+        of_root, of_fleet, of_issuing = private_keys
+        root = self._self_signed(ROOT, "Root CA", 2, self.status_url, of_root)
+        fleet = await self._below(root, FLEET, "Fleet CA", 1, of_fleet)
+        issuing = await self._below(fleet, ISSUING, "Issuing CA", 0, of_issuing)
+        transport = self._self_signed(TRANSPORT, "Transport Root", 0, None, keys.generate())
         return [root, fleet, issuing, transport]
 
     def _self_signed(
-        self, kind: str, title: str, path_length: int, status_url: str | None
+        self,
+        kind: str,
+        title: str,
+        path_length: int,
+        status_url: str | None,
+        private_key: PrivateKey,
     ) -> NewAuthority:
-        private_key = keys.generate()
         plan = self._plan(title, private_key, path_length)
         public_key = private_key.public_key()
         algorithm = algorithms.usual(public_key)
@@ -149,9 +171,13 @@ class Founder:
         return NewAuthority(kind, self._name(title), None, key, private_key)
 
     async def _below(
-        self, parent: NewAuthority, kind: str, title: str, path_length: int
+        self,
+        parent: NewAuthority,
+        kind: str,
+        title: str,
+        path_length: int,
+        private_key: PrivateKey,
     ) -> NewAuthority:
-        private_key = keys.generate()
         plan = self._plan(title, private_key, path_length)
         der = await certify(parent.key, plan, Purpose.CA, self.random)
         issuer = issuer_of(der, parent.key.issuer.chain, self.status_url)

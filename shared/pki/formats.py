@@ -1,4 +1,4 @@
-"""How keys and certificates travel: PEM, DER, PKCS#12 and encrypted PKCS#8."""
+"""How keys and certificates travel: PEM, DER, PKCS#7, PKCS#8, PKCS#12 and Java trust stores."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,11 +7,15 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
+    KeySerializationEncryption,
     PrivateFormat,
 )
+from cryptography.hazmat.primitives.serialization.pkcs7 import serialize_certificates
 from cryptography.hazmat.primitives.serialization.pkcs12 import (
     PBES,
+    PKCS12Certificate,
     PKCS12PrivateKeyTypes,
+    serialize_java_truststore,
     serialize_key_and_certificates,
 )
 
@@ -60,22 +64,44 @@ def pkcs12(
         raise BadRequestError(
             "PKCS#12 holds no ML-DSA keys yet.", remedy="Ask for the format pem or pkcs8."
         )
-    encryption = (
-        PrivateFormat.PKCS12.encryption_builder()
-        .kdf_rounds(_PKCS12_ROUNDS)
-        .key_cert_algorithm(PBES.PBESv2SHA256AndAES256CBC)
-        .hmac_hash(SHA256())
-        .build(password)
-    )
+    chain_certificates = [_load(der) for der in chain]
     return serialize_key_and_certificates(
-        None, key, _load(certificate), [_load(der) for der in chain], encryption
+        None, key, _load(certificate), chain_certificates, _encryption(password)
     )
+
+
+def pkcs7(ders: Iterable[bytes]) -> bytes:
+    """Pack certificates into a certs-only PKCS#7 SignedData in DER (RFC 5652 §5, RFC 8551 §3.8)."""
+    return serialize_certificates([_load(der) for der in ders], Encoding.DER)
+
+
+def java_truststore(ders: Iterable[bytes], password: bytes) -> bytes:
+    """Pack trust anchors into a PKCS#12 that Java reads as a trust store.
+
+    Their aliases are ca-1, ca-2 and so on. The password protects nothing secret: Java only insists
+    on one (``changeit`` is its custom). Raises BadRequestError for an empty one.
+    """
+    _require(password)
+    entries = [
+        PKCS12Certificate(_load(der), b"ca-%d" % number) for number, der in enumerate(ders, 1)
+    ]
+    return serialize_java_truststore(entries, _encryption(password))
 
 
 def pkcs8(key: PrivateKey, password: bytes) -> bytes:
     """Encrypt a private key as PEM PKCS#8 (RFC 5958); raises BadRequestError without password."""
     _require(password)
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password))
+
+
+def _encryption(password: bytes) -> KeySerializationEncryption:
+    return (
+        PrivateFormat.PKCS12.encryption_builder()
+        .kdf_rounds(_PKCS12_ROUNDS)
+        .key_cert_algorithm(PBES.PBESv2SHA256AndAES256CBC)
+        .hmac_hash(SHA256())
+        .build(password)
+    )
 
 
 def _load(der: bytes) -> x509.Certificate:

@@ -4,14 +4,15 @@ The ``…_problem`` functions give a sentence or None, so that policy can refuse
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from cryptography import x509
-from cryptography.hazmat import asn1
 
 from shared.kernel.errors import BadRequestError
-from shared.pki import oids
+from shared.pki import other_names
+from shared.pki.other_names import OID_PATTERN
 from shared.pki.plan import AltName, AltNameKind, NameAttribute
 
 
@@ -32,16 +33,21 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DNS = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*{_LABEL}")
 _URI = re.compile(r"(?=.{1,2048}\Z)[A-Za-z][A-Za-z0-9+.\-]*:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 _EMAIL = re.compile(rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]{{1,64}}@(?:{_LABEL}\.)+{_LABEL}")
-#: A dotted OID; its size is bounded so that every decoder of X.509 can hold it.
-OID_PATTERN = r"(?:[01]\.[1-3]?[0-9]|2\.(?:0|[1-9][0-9]{0,7}))(?:\.(?:0|[1-9][0-9]{0,7})){0,12}"
-_HARDWARE = re.compile(rf"{OID_PATTERN}:[!-~]{{1,64}}")
+_WILDCARD = re.compile(rf"(?=.{{1,253}}\Z)\*\.(?:{_LABEL}\.)+{_LABEL}")
+_REGISTERED_ID = re.compile(OID_PATTERN)
 
 _ALT_NAME_FORMS = {
     AltNameKind.DNS: (_DNS, "a host name of letters, digits and hyphens"),
+    AltNameKind.DNS_WILDCARD: (_WILDCARD, "“*.” and a host name of two labels or more"),
     AltNameKind.URI: (_URI, "an absolute URI in ASCII"),
     AltNameKind.EMAIL: (_EMAIL, "an e-mail address"),
-    AltNameKind.HARDWARE_MODULE: (_HARDWARE, "a type OID, a colon and a serial number in ASCII"),
+    AltNameKind.REGISTERED_ID: (_REGISTERED_ID, "a dotted OID"),
 }
+_DNS_KINDS = frozenset({AltNameKind.DNS, AltNameKind.DNS_WILDCARD})
+_A_LABEL_PREFIX = "xn--"
+_DIRECTORY_CHARS_MAX = 1024
+_DIRECTORY_ATTRIBUTES_MAX = 16
+_WILDCARD_PREFIX = "*."
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +76,27 @@ _TYPES = (
     AttributeType("dn_qualifier", x509.NameOID.DN_QUALIFIER, 64, _PRINTABLE),
     AttributeType("pseudonym", x509.NameOID.PSEUDONYM, 128),
     AttributeType("email_address", x509.NameOID.EMAIL_ADDRESS, 255, _IA5),
+    AttributeType("given_name", x509.NameOID.GIVEN_NAME, 64),
+    AttributeType("surname", x509.NameOID.SURNAME, 64),
+    AttributeType("initials", x509.NameOID.INITIALS, 64),
+    AttributeType("generation_qualifier", x509.NameOID.GENERATION_QUALIFIER, 64),
+    AttributeType("title", x509.NameOID.TITLE, 64),
+    AttributeType("name", x509.ObjectIdentifier("2.5.4.41"), 128),
+    AttributeType("description", x509.ObjectIdentifier("2.5.4.13"), 1024),
+    AttributeType("street_address", x509.NameOID.STREET_ADDRESS, 128),
+    AttributeType("postal_code", x509.NameOID.POSTAL_CODE, 40),
+    AttributeType("business_category", x509.NameOID.BUSINESS_CATEGORY, 128),
+    AttributeType("organization_identifier", x509.NameOID.ORGANIZATION_IDENTIFIER, 256),
+    AttributeType("user_id", x509.NameOID.USER_ID, 256),
+    AttributeType("unstructured_name", x509.NameOID.UNSTRUCTURED_NAME, 255),
+    AttributeType("jurisdiction_country", x509.NameOID.JURISDICTION_COUNTRY_NAME, 2, _COUNTRY),
+    AttributeType("jurisdiction_state", x509.NameOID.JURISDICTION_STATE_OR_PROVINCE_NAME, 128),
+    AttributeType("jurisdiction_locality", x509.NameOID.JURISDICTION_LOCALITY_NAME, 128),
 )
 BY_NAME = {kind.name: kind for kind in _TYPES}
 BY_OID = {kind.oid.dotted_string: kind for kind in _TYPES}
 COMMON_NAME = x509.NameOID.COMMON_NAME.dotted_string
 SERIAL_NUMBER = x509.NameOID.SERIAL_NUMBER.dotted_string
-
-
-@asn1.sequence
-class HardwareModuleName:
-    """HardwareModuleName of RFC 4108 §5."""
-
-    hardware_type: x509.ObjectIdentifier
-    hardware_serial: bytes
 
 
 def text_problem(value: str, chars_max: int) -> str | None:
@@ -117,8 +131,14 @@ def alt_name_problem(alt_name: AltName) -> str | None:
     """Say why the text does not fit its kind of alternative name; None if it does."""
     if alt_name.kind is AltNameKind.IP:
         return None if _is_ip(alt_name.value) else "is not an IPv4 or IPv6 address"
+    if alt_name.kind is AltNameKind.DIRECTORY:
+        return _directory_problem(alt_name.value)
+    if alt_name.kind in other_names.KINDS:
+        return other_names.problem(alt_name)
     form, description = _ALT_NAME_FORMS[alt_name.kind]
-    return None if form.fullmatch(alt_name.value) else f"is not {description}"
+    if not form.fullmatch(alt_name.value):
+        return f"is not {description}"
+    return _label_problem(alt_name.value) if alt_name.kind in _DNS_KINDS else None
 
 
 def host_name(value: str) -> AltName:
@@ -148,37 +168,48 @@ def encode_alt_name(alt_name: AltName) -> x509.GeneralName:
     """Build the general name; raises BadRequestError when the text does not fit its kind."""
     if problem := alt_name_problem(alt_name):
         raise BadRequestError(f"The alternative name {alt_name.value!r} {problem}.")
-    match alt_name.kind:
-        case AltNameKind.DNS:
-            return x509.DNSName(alt_name.value)
-        case AltNameKind.IP:
-            return x509.IPAddress(ip_address(alt_name.value))
-        case AltNameKind.URI:
-            return x509.UniformResourceIdentifier(alt_name.value)
-        case AltNameKind.EMAIL:
-            return x509.RFC822Name(alt_name.value)
-        case AltNameKind.HARDWARE_MODULE:
-            return _encode_hardware_module(alt_name.value)
+    make = _MAKERS.get(alt_name.kind)
+    return make(alt_name.value) if make else other_names.encode(alt_name)
 
 
 def decode_alt_name(general_name: x509.GeneralName) -> AltName:
-    """Read a general name; raises BadRequestError for a kind that is never certified."""
+    """Read a general name; raises BadRequestError for a kind that is never certified.
+
+    Those are x400Address and ediPartyName, which nothing uses.
+    """
     match general_name:
         case x509.DNSName(value=str(value)):
-            return AltName(AltNameKind.DNS, value)
+            wildcard = value.startswith(_WILDCARD_PREFIX)
+            return AltName(AltNameKind.DNS_WILDCARD if wildcard else AltNameKind.DNS, value)
         case x509.IPAddress(value=IPv4Address() | IPv6Address() as address):
             return AltName(AltNameKind.IP, str(address))
-        case x509.UniformResourceIdentifier(value=str(value)):
-            return AltName(AltNameKind.URI, value)
-        case x509.RFC822Name(value=str(value)):
-            return AltName(AltNameKind.EMAIL, value)
-        case x509.OtherName(type_id=oids.HARDWARE_MODULE_NAME, value=bytes(value)):
-            return AltName(AltNameKind.HARDWARE_MODULE, _decode_hardware_module(value))
+        case x509.UniformResourceIdentifier() | x509.RFC822Name():
+            return AltName(_TEXT_KINDS[type(general_name)], general_name.value)
+        case x509.DirectoryName(value=x509.Name() as name) if decode_name(name):
+            return AltName(AltNameKind.DIRECTORY, name.rfc4514_string())
+        case x509.RegisteredID(value=oid):
+            return AltName(AltNameKind.REGISTERED_ID, oid.dotted_string)
+        case x509.OtherName():
+            return other_names.decode(general_name)
         case _:
             raise BadRequestError(
-                f"Alternative names of kind {type(general_name).__name__} are not supported; "
-                "use DNS, IP, URI, e-mail or hardwareModuleName."
+                f"Alternative names of kind {type(general_name).__name__} are not supported."
             )
+
+
+_MAKERS: dict[AltNameKind, Callable[[str], x509.GeneralName]] = {
+    AltNameKind.DNS: x509.DNSName,
+    AltNameKind.DNS_WILDCARD: x509.DNSName,
+    AltNameKind.IP: lambda value: x509.IPAddress(ip_address(value)),
+    AltNameKind.URI: x509.UniformResourceIdentifier,
+    AltNameKind.EMAIL: x509.RFC822Name,
+    AltNameKind.DIRECTORY: lambda value: x509.DirectoryName(x509.Name.from_rfc4514_string(value)),
+    AltNameKind.REGISTERED_ID: lambda value: x509.RegisteredID(x509.ObjectIdentifier(value)),
+}
+_TEXT_KINDS: dict[type[x509.GeneralName], AltNameKind] = {
+    x509.UniformResourceIdentifier: AltNameKind.URI,
+    x509.RFC822Name: AltNameKind.EMAIL,
+}
 
 
 def _encode_attribute(attribute: NameAttribute) -> x509.NameAttribute[str]:
@@ -204,18 +235,34 @@ def _is_ip(value: str) -> bool:
     return "%" not in value  # an IPv6 scope means something on one machine only
 
 
-def _encode_hardware_module(value: str) -> x509.OtherName:
-    hardware_type, _, serial = value.partition(":")
-    module = HardwareModuleName(
-        hardware_type=x509.ObjectIdentifier(hardware_type),
-        hardware_serial=serial.encode("ascii"),
-    )
-    return x509.OtherName(oids.HARDWARE_MODULE_NAME, asn1.encode_der(module))
+def _label_problem(host: str) -> str | None:
+    """Say which label only looks like an internationalised one (A-label, RFC 5890 §2.3.2.1)."""
+    for label in host.split("."):
+        if not label.lower().startswith(_A_LABEL_PREFIX):
+            continue
+        try:
+            text = label[len(_A_LABEL_PREFIX) :].encode("ascii").decode("punycode")
+        except UnicodeError:
+            text = ""
+        if text.isascii() or not text.isprintable():
+            return f"holds the label {label}, which is no internationalised label"
+    return None
 
 
-def _decode_hardware_module(value: bytes) -> str:
+def _directory_problem(value: str) -> str | None:
+    """Say why this text is no distinguished name of attributes that are known here."""
+    if problem := text_problem(value, _DIRECTORY_CHARS_MAX):
+        return problem
     try:
-        module = asn1.decode_der(HardwareModuleName, value)
-        return f"{module.hardware_type.dotted_string}:{module.hardware_serial.decode('ascii')}"
-    except ValueError as error:
-        raise BadRequestError("The hardwareModuleName is malformed.") from error
+        attributes = decode_name(x509.Name.from_rfc4514_string(value))
+    except (ValueError, BadRequestError):
+        return "is not a distinguished name like CN=device,O=plant"
+    if not 0 < len(attributes) <= _DIRECTORY_ATTRIBUTES_MAX:
+        return f"has more than {_DIRECTORY_ATTRIBUTES_MAX} attributes"
+    for attribute in attributes:
+        kind = BY_OID.get(attribute.oid)
+        if kind is None:
+            return f"holds the attribute {attribute.oid}, which is not supported"
+        if problem := attribute_problem(kind, attribute.value):
+            return f"holds a {kind.name} that {problem}"
+    return None

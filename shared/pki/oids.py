@@ -4,9 +4,12 @@ from cryptography.x509 import ObjectIdentifier
 
 #: hardwareModuleName, an otherName for IDevIDs (RFC 4108 §5, IEEE 802.1AR).
 HARDWARE_MODULE_NAME = ObjectIdentifier("1.3.6.1.5.5.7.8.4")
-ECDSA_WITH_SHA256 = ObjectIdentifier("1.2.840.10045.4.3.2")
-ECDSA_WITH_SHA384 = ObjectIdentifier("1.2.840.10045.4.3.3")
-ECDSA_WITH_SHA512 = ObjectIdentifier("1.2.840.10045.4.3.4")
+#: permanentIdentifier, an otherName (RFC 4043 §2).
+PERMANENT_IDENTIFIER = ObjectIdentifier("1.3.6.1.5.5.7.8.3")
+#: SmtpUTF8Mailbox, an otherName (RFC 9598 §3).
+SMTP_UTF8_MAILBOX = ObjectIdentifier("1.3.6.1.5.5.7.8.9")
+#: User principal name, an otherName of Microsoft's smart-card logon.
+USER_PRINCIPAL_NAME = ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
 SHA1 = ObjectIdentifier("1.3.14.3.2.26")
 SHA256 = ObjectIdentifier("2.16.840.1.101.3.4.2.1")
 OCSP_BASIC = ObjectIdentifier("1.3.6.1.5.5.7.48.1.1")

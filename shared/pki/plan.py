@@ -11,13 +11,23 @@ NO_EXPIRY_US = 253_402_300_799_000_000
 
 
 class AltNameKind(StrEnum):
-    """Kinds of subject alternative name (RFC 5280 §4.2.1.6) that this version can put in."""
+    """Kinds of subject alternative name (RFC 5280 §4.2.1.6), each with its text form.
+
+    A wildcard is a kind of its own, so that a profile allows it only by name.
+    """
 
     DNS = "dns"
     IP = "ip"
     URI = "uri"
     EMAIL = "email"
     HARDWARE_MODULE = "hardware_module"  # RFC 4108 §5: "type-OID:serial", for IDevIDs
+    DNS_WILDCARD = "dns_wildcard"  # RFC 9525 §6.3: "*." and a host name of two labels or more
+    DIRECTORY = "directory"  # RFC 4514: "CN=x,O=y"; the most special attribute first
+    REGISTERED_ID = "registered_id"  # a dotted OID
+    UPN = "upn"  # Microsoft's user principal name: "user@domain"
+    PERMANENT_IDENTIFIER = "permanent_identifier"  # RFC 4043: "assigner-OID:value", OID optional
+    SMTP_UTF8_MAILBOX = "smtp_utf8_mailbox"  # RFC 9598: e-mail whose local part is not ASCII
+    OTHER = "other"  # any otherName: "OID;UTF8:text", "OID;IA5:text" or "OID;DER:hex"
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,19 @@ class Kept:
         self._database = database
         self._keyring = keyring
 
+    async def kept_key(self, name: str) -> KeptKey | None:
+        """Give the key that is kept under this name; None when there is none, or no more."""
+        row_name = _row_name(name)
+
+        def unit(transaction: Transaction) -> tuple[int, bytes] | None:
+            known = transaction.one(_FIND_KEY, {"this": row_name})
+            if known is None or transaction.now.utc_us >= known.expires_at:
+                return None
+            return known.version, known.envelope
+
+        found = await self._database.writer.run(unit)
+        return found and self._unwrapped(row_name, *found)
+
     async def keep_key(self, name: str, private_key: bytes, *, after: int = 0) -> KeptKey:
         """Give the key that is kept under this name, else keep this one for 15 minutes.
 

@@ -34,7 +34,7 @@ _TOKEN_PREFIX = "tma-join-1."  # noqa: S105 - the label of the format, not a sec
 _TOKEN_CHARS_MAX = 1024
 _CHECKSUM_BYTES = 4
 
-Csr = Annotated[bytes, Field(min_length=1, max_length=4096)]
+Csr = Annotated[bytes, Field(min_length=1, max_length=16 * 1024)]
 Der = Annotated[bytes, Field(min_length=1, max_length=16 * 1024)]
 Name = Annotated[str, Field(pattern=GATEWAY_NAME_PATTERN)]
 Sha256 = Annotated[bytes, Field(min_length=32, max_length=32)]

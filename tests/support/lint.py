@@ -21,6 +21,10 @@ TOLERATED = {
     r'ERROR pkix.invalid_uri_syntax: Invalid URI syntax: "urn:[!-~]+"': (
         "OPC UA application URIs are URNs (OPC 10000-6 §6.2.2); pkilint knows only URLs"
     ),
+    "NOTICE pkix.aki_absent_self_issued_and_unsupported_algorithm: "
+    "Self-issued CA certificate uses unsupported public key algorithm: 1.2.840.10045.2.1": (
+        "pkilint cannot verify roots on Brainpool and secp256k1; OpenSSL's -check_ss_sig does"
+    ),
 }
 
 

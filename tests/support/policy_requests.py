@@ -54,6 +54,10 @@ _ALT_TEXTS = {
         ["1.3.6.1.4.1.1:SN-1", "2.999.1:x", "1.40.1:x", "3.1:x", "1.3.6.1:", "0.39.99999999:~"]
     ),
 }
+_ALT_TEXTS |= dict.fromkeys(
+    set(AltNameKind) - set(_ALT_TEXTS),
+    st.sampled_from(["*.line.example", "CN=a,O=b", "1.2.3.4", "ü@a.example", ":x", "1.2;UTF8:x"]),
+)
 
 
 _TEMPLATES = st.sampled_from(

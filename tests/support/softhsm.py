@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.hsm.client import HsmClient, RemoteIssuingKey, TokenState
 from shared.kernel.errors import TmaError
@@ -122,7 +121,6 @@ async def born(client: HsmClient, parent: Authority, key: str = KEY) -> RemoteIs
     )
     await client.adopt(key, der)
     certificate = x509.load_der_x509_certificate(der)
-    public_key = certificate.public_key()
-    assert isinstance(public_key, ec.EllipticCurvePublicKey)
-    issuer = Issuer(keys.ca_id(public_key), certificate, (der, *parent.issuer.chain))
+    ca_id = keys.ca_id(keys.of_ca(certificate))
+    issuer = Issuer(ca_id, certificate, (der, *parent.issuer.chain))
     return RemoteIssuingKey(issuer, client, key)

@@ -1,11 +1,18 @@
 """What a client can ask for, and of whom: profiles, CAs, state."""
 
-from aiohttp import web
+import asyncio
 
-from shared.enroll.rest import documents
+from aiohttp import web
+from cryptography import x509
+
+from shared.enroll.rest import documents, downloads
 from shared.enroll.rest.ports import RestPorts
 from shared.enroll.rest.rendering import authority_resource
+from shared.pki import formats
 from shared.web.auth import Role
+
+_FILES = ("pem", "pkcs7", "truststore")
+_JAVA_PASSWORD = b"changeit"  # Java's own default; it protects nothing secret
 
 
 class Catalogue:
@@ -26,9 +33,17 @@ class Catalogue:
         return documents.answer(documents.encode({"data": data}))
 
     async def authorities(self, request: web.Request) -> web.Response:
-        """Give the CAs that are known here, with their certificates."""
+        """Give the CAs that are known here, with their certificates, also as a file.
+
+        The trust store holds the roots only: anchors of trust, for Java under ``changeit``.
+        """
         await self._ports.authenticator.principal(request)
-        data = [authority_resource(row) for row in await self._ports.reads.authorities()]
+        rows = await self._ports.reads.authorities()
+        name = downloads.wanted(request, _FILES)
+        if name is not None:
+            body = await asyncio.to_thread(_packed, name, [row.der for row in rows])
+            return downloads.file(name, body, "cas")
+        data = [authority_resource(row) for row in rows]
         return documents.answer(documents.encode({"data": data}))
 
     async def sync(self, request: web.Request) -> web.Response:
@@ -52,3 +67,18 @@ class Catalogue:
         attributes = dict(await self._ports.health())
         data = {"type": "status", "id": "self", "attributes": attributes}
         return documents.answer(documents.encode({"data": data}))
+
+
+def _packed(name: str, ders: list[bytes]) -> bytes:
+    match name:
+        case "pem":
+            return formats.pem(ders).encode()
+        case "pkcs7":
+            return formats.pkcs7(ders)
+        case _:
+            return formats.java_truststore(filter(_is_root, ders), _JAVA_PASSWORD)
+
+
+def _is_root(der: bytes) -> bool:
+    certificate = x509.load_der_x509_certificate(der)
+    return certificate.issuer == certificate.subject

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 from pydantic import BaseModel
 
-from shared.enroll.rest import documents
+from shared.enroll.rest import documents, downloads
 from shared.enroll.rest.finding import find
 from shared.enroll.rest.models import Document, HoldAttributes, RevokeAttributes
 from shared.enroll.rest.ports import CertificateRow, RestPorts
@@ -20,15 +20,13 @@ from shared.kernel.errors import BadRequestError, ForbiddenError, NotFoundError
 from shared.pki import formats
 from shared.web.app import read_body
 from shared.web.auth import Principal, Role
-from shared.web.problems import API_HEADERS
 
 FILTERS = ("cn", "device_id", "profile", "status", "ca_id", "serial", "origin")
 _FILTER_NAMES = {f"filter[{name}]": name for name in FILTERS}
 _PAGE_ROWS_DEFAULT = 50
 _VALUE_CHARS_MAX = 256
 _OK = 200
-_DER = "application/pkix-cert"
-_PEM = "application/x-pem-file"
+_FILES = ("der", "pem", "pkcs7")
 
 Attributes = TypeVar("Attributes", bound=BaseModel)
 
@@ -41,18 +39,16 @@ class Certificates:
         self._ports = ports
 
     async def fetch(self, request: web.Request) -> web.Response:
-        """Give one certificate: JSON, DER (application/pkix-cert) or PEM with its chain."""
+        """Give one certificate: JSON, DER, PEM with its chain or PKCS#7 with its chain."""
         principal = await self._ports.authenticator.principal(request)
         row = await find(request, self._ports.reads, principal)
-        accept = request.headers.get("Accept", "")
-        if row.der is not None and _DER in accept:
-            return web.Response(body=row.der, content_type=_DER, headers=API_HEADERS)
-        if row.der is not None and _PEM in accept:
-            text = formats.pem([row.der]) + self._chain(row.ca_id)
-            return web.Response(text=text, content_type=_PEM, headers=API_HEADERS)
+        name = downloads.wanted(request, _FILES)
+        if row.der is not None and name is not None:
+            return downloads.file(name, self._packed(name, row.der, row.ca_id), row.serial)
         document = row_resource(row)
         if row.der is not None:
-            pem = {"certificate": formats.pem([row.der]), "chain": self._chain(row.ca_id)}
+            chain = formats.pem(self._chain(row.ca_id))
+            pem = {"certificate": formats.pem([row.der]), "chain": chain}
             document["data"]["attributes"] |= pem
         return documents.answer(documents.encode(document))
 
@@ -139,11 +135,17 @@ class Certificates:
         profiles = None if everything else sorted(principal.profiles)
         return await self._ports.reads.search(filters, profiles, after, size)
 
-    def _chain(self, ca_id: str) -> str:
+    def _packed(self, name: str, der: bytes, ca_id: str) -> bytes:
+        if name == "der":
+            return der
+        path = (der, *self._chain(ca_id))
+        return formats.pkcs7(path) if name == "pkcs7" else formats.pem(path).encode()
+
+    def _chain(self, ca_id: str) -> tuple[bytes, ...]:
         try:
-            return formats.pem(self._ports.keys.of(ca_id).issuer.chain)
+            return self._ports.keys.of(ca_id).issuer.chain
         except NotFoundError:  # central shows what gateways issued; their chains are under /cas
-            return ""
+            return ()
 
 
 def _query(query: Mapping[str, str]) -> tuple[dict[str, str], int, int]:

@@ -170,14 +170,20 @@ class Enrolling:
     ) -> Certified:
         if csr is None:
             return await self._server_keys.certify(principal.name, wish, attributes, scope)
-        if attributes.format is not Format.PEM or attributes.password is not None:
+        if attributes.format in {Format.PKCS8, Format.PKCS12} or attributes.password is not None:
             raise BadRequestError(
-                "With a CSR the key stays with you: there is nothing to pack or to encrypt.",
+                "With a CSR the key stays with you: there is nothing to encrypt.",
                 pointer="/data/attributes/format",
+            )
+        if attributes.key_type is not None:
+            raise BadRequestError(
+                "With a CSR the key stays with you: its type is that of the CSR.",
+                pointer="/data/attributes/key_type",
             )
         key = scope.text if scope else None
         issued = await self._ports.issuance.issue(wish.by(principal.name, csr.public_key, key))
-        return without_key(issued, self._ports.keys.of(issued.ca_id).issuer)
+        issuer = self._ports.keys.of(issued.ca_id).issuer
+        return without_key(issued, issuer, attributes.format)
 
 
 def _created(certified: Certified, type_name: str) -> web.Response:

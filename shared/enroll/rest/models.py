@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 from shared.issuance.status import REASONS
 from shared.kernel import limits
 from shared.pki import names
+from shared.pki.keys import KeyType
+from shared.pki.plan import AltNameKind
 
 _CSR_CHARS_MAX = 24 * 1024  # CSR_BYTES_MAX in base64, with line breaks
 _ALT_NAMES_MAX = 64
@@ -42,6 +44,8 @@ class Format(StrEnum):
     """How key and certificate come back."""
 
     PEM = "pem"
+    DER = "der"
+    PKCS7 = "pkcs7"
     PKCS12 = "pkcs12"
     PKCS8 = "pkcs8"
 
@@ -49,14 +53,30 @@ class Format(StrEnum):
 class SubjectAttributes(_Strict):
     """The subject's distinguished name, from the most general attribute to the most special."""
 
+    jurisdiction_country: Text | None = None
+    jurisdiction_state: Text | None = None
+    jurisdiction_locality: Text | None = None
+    business_category: Text | None = None
     country_name: Text | None = None
     state_name: Text | None = None
     locality_name: Text | None = None
+    postal_code: Text | None = None
+    street_address: Text | None = None
     organization_name: Text | None = None
+    organization_identifier: Text | None = None
     organizational_unit_name: Text | None = None
     domain_component: Text | None = None
     dn_qualifier: Text | None = None
+    title: Text | None = None
+    surname: Text | None = None
+    given_name: Text | None = None
+    initials: Text | None = None
+    generation_qualifier: Text | None = None
+    name: Text | None = None
     pseudonym: Text | None = None
+    user_id: Text | None = None
+    description: Text | None = None
+    unstructured_name: Text | None = None
     email_address: Text | None = None
     common_name: Text | None = None
     serial_number: Text | None = None
@@ -81,6 +101,22 @@ class AltNamesAttributes(_Strict):
     hardware_module: _AltNames = Field(
         [], description="RFC 4108 hardwareModuleName as `type-OID:serial`, for IDevIDs."
     )
+    dns_wildcard: _AltNames = Field([], description="`*.` and a host name, e.g. `*.line.example`.")
+    directory: _AltNames = Field([], description="RFC 4514 text, e.g. `CN=device,O=plant`.")
+    registered_id: _AltNames = Field([], description="A dotted OID.")
+    upn: _AltNames = Field([], description="Microsoft's user principal name: `user@domain`.")
+    permanent_identifier: _AltNames = Field(
+        [], description="RFC 4043: `assigner-OID:value`; the OID may be missing."
+    )
+    smtp_utf8_mailbox: _AltNames = Field(
+        [], description="RFC 9598: an e-mail address whose local part is not all ASCII."
+    )
+    other: _AltNames = Field(
+        [], description="Any otherName: `OID;UTF8:text`, `OID;IA5:text` or `OID;DER:hex`."
+    )
+
+
+assert set(AltNamesAttributes.model_fields) == set(AltNameKind)
 
 
 class KeyAttributes(_Strict):
@@ -89,14 +125,20 @@ class KeyAttributes(_Strict):
     csr: Annotated[str, StringConstraints(max_length=_CSR_CHARS_MAX)] | None = Field(
         None,
         description="PKCS#10 request in PEM, or its DER in base64. Without it the server makes "
-        "a P-256 key, and the answer holds it; the same requester gets the same key again for "
+        "a key, and the answer holds it; the same requester gets the same key again for "
         "15 minutes, later a new one, and the earlier certificate is revoked.",
+    )
+    key_type: KeyType | None = Field(
+        None,
+        description="Type of a key that the server makes; default ec-p256. A long RSA key may "
+        "take minutes: 503 with Retry-After says to send the same request again.",
     )
     format: Format = Field(
         Format.PEM,
-        description="How a key of the server's comes: `pem`: PKCS#8 in PEM, not encrypted; "
-        "`pkcs8`: the same under `password`; `pkcs12`: key and chain in one base64 file, under "
-        "`password`.",
+        description="How certificate and key come. `pem`: in PEM, a key of the server's as PKCS#8 "
+        "that is not encrypted; `der`, `pkcs7`: besides, the certificate in DER, or certificate "
+        "and chain in PKCS#7, both in base64; `pkcs8`: like `pem`, the key under `password`; "
+        "`pkcs12`: key and chain in one base64 file, under `password`.",
     )
     password: SecretStr | None = Field(
         None, min_length=8, max_length=128, description="Encrypts a key of the server's."

@@ -142,7 +142,7 @@ def _answers() -> dict[str, Any]:
         "metadata": {"type": "object", "additionalProperties": _TEXT},
     }
     pem = {"certificate": _TEXT, "chain": _TEXT}
-    keys = {"private_key": _TEXT, "pkcs12": _TEXT}
+    keys = {"private_key": _TEXT, "pkcs12": _TEXT, "der": _TEXT, "pkcs7": _TEXT}
     authority = {**dict.fromkeys(("name", "kind", "state", "certificate"), _TEXT)}
     result = _object({"status": {"type": "integer"}, "data": {}, "problem": _reference("Problem")})
     result["required"] = ["status"]

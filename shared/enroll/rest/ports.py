@@ -157,6 +157,10 @@ class KeptAnswer(Protocol):
 class Kept(Protocol):
     """What is remembered for a retry (design.md §3), beside what the ledger remembers."""
 
+    async def kept_key(self, name: str) -> KeptKey | None:
+        """Give the key that is kept under this name; None when there is none, or no more."""
+        ...
+
     async def keep_key(self, name: str, private_key: bytes, *, after: int = 0) -> KeptKey:
         """Give the key that is kept under this name, else keep this one for 15 minutes, wrapped.
 

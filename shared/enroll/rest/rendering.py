@@ -29,7 +29,7 @@ class Certified(NamedTuple):
     attributes: dict[str, Any]
 
 
-def without_key(issued: Issued, issuer: Issuer) -> Certified:
+def without_key(issued: Issued, issuer: Issuer, packing: Format = Format.PEM) -> Certified:
     """Show a certificate whose key the requester holds."""
     certificate = x509.load_der_x509_certificate(issued.der)
     attributes = {
@@ -41,13 +41,20 @@ def without_key(issued: Issued, issuer: Issuer) -> Certified:
         "not_before": time_text(utc_us_of(certificate.not_valid_before_utc)),
         "not_after": time_text(utc_us_of(certificate.not_valid_after_utc)),
     }
+    if packing is Format.DER:
+        attributes["der"] = b64encode(issued.der).decode()
+    elif packing is Format.PKCS7:
+        packed = formats.pkcs7((issued.der, *issuer.chain))
+        attributes["pkcs7"] = b64encode(packed).decode()
     return Certified(issued.ca_id, issued.serial, attributes)
 
 
-def with_plain_key(issued: Issued, issuer: Issuer, private_key: PrivateKey) -> Certified:
+def with_plain_key(
+    issued: Issued, issuer: Issuer, private_key: PrivateKey, packing: Format
+) -> Certified:
     """Show a certificate with the key that the server made for it, as PKCS#8 in PEM."""
     pem = private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    certified = without_key(issued, issuer)
+    certified = without_key(issued, issuer, packing)
     return certified._replace(attributes=certified.attributes | {"private_key": pem.decode()})
 
 

@@ -149,8 +149,9 @@ def _certificate_routes(certificates: Certificates) -> tuple[Route, ...]:
             "GET",
             "/certificates/{id}",
             certificates.fetch,
-            "Fetch a certificate: JSON, application/pkix-cert or application/x-pem-file",
+            "Fetch a certificate as JSON, or by format (or Accept) as der, pem or pkcs7",
             "Certificate",
+            query=("format",),
         ),
         Route(
             "GET",
@@ -166,7 +167,14 @@ def _certificate_routes(certificates: Certificates) -> tuple[Route, ...]:
 def _catalogue_routes(catalogue: Catalogue) -> tuple[Route, ...]:
     return (
         Route("GET", "/profiles", catalogue.profiles, "List the profiles in force", "Profiles"),
-        Route("GET", "/cas", catalogue.authorities, "List the CAs with certificates", "Cas"),
+        Route(
+            "GET",
+            "/cas",
+            catalogue.authorities,
+            "List the CAs; by format as pem, pkcs7 or Java truststore (password: changeit)",
+            "Cas",
+            query=("format",),
+        ),
         Route(
             "GET", "/sync", catalogue.sync, "Say how far each lane of replication is", "SyncLanes"
         ),

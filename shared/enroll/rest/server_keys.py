@@ -12,9 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
 from shared.enroll.rest.content import Wish
+from shared.enroll.rest.key_maker import KeyMaker
 from shared.enroll.rest.models import Format, KeyAttributes
 from shared.enroll.rest.ports import CertificateRow, KeptKey, RestPorts
 from shared.enroll.rest.rendering import Certified, with_encrypted_key, with_plain_key
@@ -23,6 +22,7 @@ from shared.issuance.service import EXPLICIT_REPLAY_US, IMPLICIT_REPLAY_US, expl
 from shared.kernel import cbor
 from shared.kernel.errors import BadRequestError
 from shared.pki import keys
+from shared.pki.keys import KeyType
 
 
 class ServerKeys:
@@ -31,6 +31,7 @@ class ServerKeys:
     def __init__(self, ports: RestPorts) -> None:
         """Take the ports."""
         self._ports = ports
+        self._maker = KeyMaker()
         self._packing: dict[str, asyncio.Task[Certified]] = {}
 
     async def certify(
@@ -41,11 +42,13 @@ class ServerKeys:
         Raises what ``issue`` raises, and KeyReusedError.
         """
         password = _password(attributes)
-        content = _content(wish, attributes.format)
+        kind = attributes.key_type or KeyType.EC_P256
+        await self._require_allowed(wish.profile, kind)
+        content = _content(wish, attributes.format, kind)
         if scope is not None:
             await self._ports.kept.bind(*scope.parts, content)
         base = scope.text if scope else f"server-key {principal} {content.hex()}"
-        kept = await self._key(base)
+        kept = await self._key(base, kind)
         private_key = keys.load_private(kept.private_key)
         spki = keys.spki(private_key.public_key())
         request = wish.by(principal, spki, _issue_key(base, kept.generation))
@@ -55,20 +58,41 @@ class ServerKeys:
             await self._revoke(principal, _issue_key(base, kept.generation - 1), replay_us)
         issuer = self._ports.keys.of(issued.ca_id).issuer
         if password is None:
-            return with_plain_key(issued, issuer, private_key)
+            return with_plain_key(issued, issuer, private_key, attributes.format)
         pack = partial(with_encrypted_key, issued, issuer, private_key, attributes.format, password)
         return await self._packed(_name(base), kept, pack, password)
 
-    async def _key(self, base: str) -> KeptKey:
+    async def _require_allowed(self, profile: str, kind: KeyType) -> None:
+        """Refuse what policy would refuse anyway before a long key is made."""
+        if not keys.FORMS[kind].slow:
+            return
+        allowed = {known.name: known.key_types for known in await self._ports.profiles()}
+        if kind not in allowed.get(profile, (kind,)):
+            raise BadRequestError(
+                f"The profile {profile} does not allow keys of the type {kind}.",
+                remedy=f"Use a key of type {', '.join(allowed[profile])}.",
+                pointer="/data/attributes/key_type",
+            )
+
+    async def _key(self, base: str, kind: KeyType) -> KeptKey:
         """Give the key that is kept, or a new one if its certificate is not good any more."""
-        fresh = _new_key()
-        kept = await self._ports.kept.keep_key(_name(base), fresh)
+        name = _name(base)
+        kept = await self._ports.kept.kept_key(name) if keys.FORMS[kind].slow else None
+        fresh = b""
+        if kept is None:
+            fresh = await self._maker.make(name, kind)
+            kept = await self._ports.kept.keep_key(name, fresh)
+            self._maker.fetched(name)
         if kept.private_key == fresh:
             return kept
         row = await self._certificate(_issue_key(base, kept.generation))
         if row is None or row.status == "good":
             return kept
-        return await self._ports.kept.keep_key(_name(base), fresh, after=kept.generation)
+        again = f"{name} {kept.generation}"
+        fresh = fresh or await self._maker.make(again, kind)
+        kept = await self._ports.kept.keep_key(name, fresh, after=kept.generation)
+        self._maker.fetched(again)
+        return kept
 
     async def _packed(
         self, name: str, kept: KeptKey, pack: Callable[[], Certified], password: bytes
@@ -106,15 +130,16 @@ class ServerKeys:
 
 def _password(attributes: KeyAttributes) -> bytes | None:
     """Give the password; it is sent exactly when the format encrypts."""
-    if (attributes.password is None) != (attributes.format is Format.PEM):
+    encrypts = attributes.format in {Format.PKCS8, Format.PKCS12}
+    if (attributes.password is not None) != encrypts:
         raise BadRequestError(
-            "The formats pkcs8 and pkcs12 need a password, and pem takes none.",
+            "The formats pkcs8 and pkcs12 need a password, and the others take none.",
             pointer="/data/attributes/password",
         )
     return attributes.password.get_secret_value().encode() if attributes.password else None
 
 
-def _content(wish: Wish, packing: Format) -> bytes:
+def _content(wish: Wish, packing: Format, kind: KeyType) -> bytes:
     """Hash what is asked for. The password stays out: a hash of it could be guessed at rest."""
     content: list[Any] = [
         wish.operation.value,
@@ -128,6 +153,8 @@ def _content(wish: Wish, packing: Format) -> bytes:
         wish.test,
         packing.value,
     ]
+    if kind is not KeyType.EC_P256:  # the hashes of what was asked for earlier stay the same
+        content.append(kind.value)
     return hashlib.sha256(cbor.encode(content)).digest()
 
 
@@ -139,7 +166,3 @@ def _name(base: str) -> str:
 def _issue_key(base: str, generation: int) -> str:
     """Give each key's certificate its own; the first has the client's, as one for a CSR would."""
     return base if generation == 1 else f"{base} #{generation}"
-
-
-def _new_key() -> bytes:
-    return keys.generate().private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())

@@ -1,12 +1,26 @@
 """Chains lead to a trusted root or are refused; formats carry keys and certificates unharmed."""
 
+from dataclasses import replace
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
+from cryptography.hazmat.primitives.serialization.pkcs7 import load_der_pkcs7_certificates
 
 from shared.kernel.errors import BadRequestError, UntrustedError
-from shared.pki import chain, formats, keys
-from tests.support.pki_hierarchy import DAY_US, NOW_US, Hierarchy, leaf_plan, subordinate
+from shared.pki import certificates, chain, formats, keys
+from shared.pki.certificates import Issuer
+from tests.support import pki_keys
+from tests.support.pki_hierarchy import (
+    DAY_US,
+    NOW_US,
+    Authority,
+    Hierarchy,
+    leaf_plan,
+    root_authority,
+    subject,
+    subordinate,
+)
 
 HIERARCHY = Hierarchy()
 ROOT = HIERARCHY.root.issuer.chain[0]
@@ -62,6 +76,56 @@ def test_a_gateway_ca_cannot_make_another_ca():
     forged = rogue.issue(leaf_plan())
     with pytest.raises(UntrustedError):
         chain.verify(forged, [rogue.issuer.chain[0], GATEWAY, FLEET], [ROOT], LATER_US)
+
+
+@pytest.mark.parametrize("kind", pki_keys.SIGNING)
+def test_cas_of_each_key_type_lead_to_their_root(kind):
+    root = root_authority("Root", kind)
+    issuing = subordinate(root, "Issuing", 0, kind=kind)
+    leaf = issuing.issue(leaf_plan())
+    path = chain.verify(leaf, [issuing.issuer.chain[0]], [root.issuer.chain[0]], LATER_US)
+    assert len(path) == 3
+
+
+def test_a_ca_with_an_unknown_critical_extension_leads_nowhere():
+    key = keys.generate()
+    plan = certificates.ca_plan(
+        subject("Odd"), keys.spki(key.public_key()), path_length=0, not_before_us=NOW_US
+    )
+    der = HIERARCHY.root.issue(replace(plan, extensions=(("1.2.3.4", True, b"\x05\x00"),)))
+    odd = Authority(
+        key, Issuer(keys.ca_id(key.public_key()), x509.load_der_x509_certificate(der), (der,))
+    )
+    with pytest.raises(UntrustedError):
+        chain.verify(odd.issue(leaf_plan()), [der], [ROOT], LATER_US)
+
+
+def test_pkcs7_holds_the_certificates():
+    ders = [LEAF, GATEWAY, FLEET]
+    packed = load_der_pkcs7_certificates(formats.pkcs7(ders))
+    assert sorted(packed, key=hash) == sorted(map(x509.load_der_x509_certificate, ders), key=hash)
+
+
+def test_a_trust_store_holds_the_anchors():
+    packed = pkcs12.load_pkcs12(formats.java_truststore([ROOT, FLEET], b"changeit"), b"changeit")
+    assert [entry.friendly_name for entry in packed.additional_certs] == [b"ca-1", b"ca-2"]
+    assert packed.key is None
+    with pytest.raises(BadRequestError):
+        formats.java_truststore([ROOT], b"")
+
+
+@pytest.mark.parametrize("kind", pki_keys.SIGNING)
+def test_keys_of_each_type_are_packed_or_said_not_to_be(kind):
+    key = pki_keys.private_key(kind)
+    leaf = HIERARCHY.gateway.issue(leaf_plan(public_key=pki_keys.spki(kind)))
+    pem = formats.pkcs8(key, b"secret")
+    assert keys.spki(load_pem_private_key(pem, b"secret").public_key()) == pki_keys.spki(kind)
+    if keys.FORMS[kind].experimental:
+        with pytest.raises(BadRequestError, match="ML-DSA"):
+            formats.pkcs12(key, leaf, [], b"secret")
+    else:
+        packed = pkcs12.load_pkcs12(formats.pkcs12(key, leaf, [GATEWAY], b"secret"), b"secret")
+        assert keys.spki(packed.key.public_key()) == pki_keys.spki(kind)
 
 
 def test_pem_and_der_read_back():

@@ -1,6 +1,7 @@
 """Names: what text they may hold, and that what is written reads back."""
 
 import pytest
+from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,6 +100,17 @@ def test_an_unknown_attribute_is_refused():
         (AltNameKind.EMAIL, "line+1@plant.example"),
         (AltNameKind.HARDWARE_MODULE, "1.3.6.1.4.1.99999.1:SN:0001"),
         (AltNameKind.HARDWARE_MODULE, "2.99999999.0:~"),
+        (AltNameKind.DNS_WILDCARD, "*.line-1.example"),
+        (AltNameKind.DIRECTORY, "CN=device\\, the first,O=Gerät GmbH,C=DE"),
+        (AltNameKind.DIRECTORY, "CN=device+2.5.4.5=SN-1,DC=plant,DC=example"),
+        (AltNameKind.REGISTERED_ID, "1.3.6.1.4.1.99999.7"),
+        (AltNameKind.UPN, "müller@plant.example"),
+        (AltNameKind.PERMANENT_IDENTIFIER, "1.3.6.1.4.1.99999.1:SN: 0001"),
+        (AltNameKind.PERMANENT_IDENTIFIER, ":SN-0001"),
+        (AltNameKind.SMTP_UTF8_MAILBOX, "müller@plant.example"),
+        (AltNameKind.OTHER, "1.3.6.1.4.1.99999.2;UTF8:Gerät 7"),
+        (AltNameKind.OTHER, "1.3.6.1.4.1.99999.2;IA5:device 7"),
+        (AltNameKind.OTHER, "1.3.6.1.4.1.99999.2;DER:3000"),
     ],
 )
 def test_an_alternative_name_that_is_allowed_reads_back(kind, value):
@@ -115,6 +127,38 @@ def test_an_alternative_name_that_is_allowed_reads_back(kind, value):
         (AltNameKind.DNS, "a.example."),
         (AltNameKind.DNS, "a.example\n"),
         (AltNameKind.DNS, "*.example"),
+        (AltNameKind.DNS, "xn--a.example"),
+        (AltNameKind.DNS, "xn--abc-.example"),
+        (AltNameKind.DNS_WILDCARD, "*.example"),
+        (AltNameKind.DNS_WILDCARD, "a.*.example"),
+        (AltNameKind.DNS_WILDCARD, "*.*.example"),
+        (AltNameKind.DNS_WILDCARD, "*a.line.example"),
+        (AltNameKind.DNS_WILDCARD, "a.line.example"),
+        (AltNameKind.DIRECTORY, ""),
+        (AltNameKind.DIRECTORY, "device"),
+        (AltNameKind.DIRECTORY, "CN=" + "x" * 65),
+        (AltNameKind.DIRECTORY, "CN=a\u202eb"),
+        (AltNameKind.DIRECTORY, "2.5.4.99=x"),
+        (AltNameKind.DIRECTORY, ",".join(["OU=x"] * 17)),
+        (AltNameKind.REGISTERED_ID, "1.40.1"),
+        (AltNameKind.REGISTERED_ID, "1.2.3 "),
+        (AltNameKind.UPN, "user"),
+        (AltNameKind.UPN, "a@b@c.example"),
+        (AltNameKind.UPN, "a\x00b@c.example"),
+        (AltNameKind.UPN, "a\u202eb@c.example"),
+        (AltNameKind.PERMANENT_IDENTIFIER, "1.2.3:"),
+        (AltNameKind.PERMANENT_IDENTIFIER, "no colon"),
+        (AltNameKind.PERMANENT_IDENTIFIER, "1.2.3:" + "x" * 129),
+        (AltNameKind.SMTP_UTF8_MAILBOX, "ascii@plant.example"),
+        (AltNameKind.SMTP_UTF8_MAILBOX, "müller@"),
+        (AltNameKind.OTHER, "1.3.6.1.4.1.311.20.2.3;UTF8:user@domain"),
+        (AltNameKind.OTHER, "1.2.3.4;UTF8:"),
+        (AltNameKind.OTHER, "1.2.3.4;UTF8:a\nb"),
+        (AltNameKind.OTHER, "1.2.3.4;IA5:ä"),
+        (AltNameKind.OTHER, "1.2.3.4;DER:30"),
+        (AltNameKind.OTHER, "1.2.3.4;DER:3001"),
+        (AltNameKind.OTHER, "1.2.3.4;DER:300000"),
+        (AltNameKind.OTHER, "1.2.3.4;HEX:3000"),
         (AltNameKind.DNS, "ä.example"),
         (AltNameKind.DNS, "a." * 127 + "bc"),
         (AltNameKind.IP, "192.0.2.1/24"),
@@ -137,3 +181,43 @@ def test_an_alternative_name_that_does_not_fit_is_refused(kind, value):
     assert names.alt_name_problem(AltName(kind, value))
     with pytest.raises(BadRequestError):
         names.encode_alt_name(AltName(kind, value))
+
+
+@given(st.sampled_from(AltNameKind), st.text(min_size=1, max_size=60))
+def test_any_alternative_name_is_refused_or_reads_back(kind, value):
+    alt_name = AltName(kind, value)
+    if names.alt_name_problem(alt_name):
+        with pytest.raises(BadRequestError):
+            names.encode_alt_name(alt_name)
+    else:
+        again = names.decode_alt_name(names.encode_alt_name(alt_name))
+        assert names.encode_alt_name(again) == names.encode_alt_name(alt_name)
+
+
+OIDS = st.from_regex(rf"(?:{names.OID_PATTERN})", fullmatch=True)
+
+
+@given(OIDS, st.binary(max_size=80))
+def test_any_other_name_is_read_or_refused(oid, value):
+    name = x509.OtherName(x509.ObjectIdentifier(oid), value)
+    try:
+        alt_name = names.decode_alt_name(name)
+    except BadRequestError as error:
+        assert error.message.endswith(".")
+        return
+    if names.alt_name_problem(alt_name) is None:
+        assert names.encode_alt_name(alt_name) == name
+
+
+def test_the_order_and_groups_of_a_name_are_read_as_they_stand():
+    both = x509.RelativeDistinguishedName(
+        [
+            x509.NameAttribute(x509.NameOID.COMMON_NAME, "a"),
+            x509.NameAttribute(x509.NameOID.SERIAL_NUMBER, "1"),
+        ]
+    )
+    unit = x509.RelativeDistinguishedName(
+        [x509.NameAttribute(x509.NameOID.ORGANIZATIONAL_UNIT_NAME, "u")]
+    )
+    read = names.decode_name(x509.Name([unit, both, unit]))
+    assert [attribute.value for attribute in read] in (["u", "a", "1", "u"], ["u", "1", "a", "u"])

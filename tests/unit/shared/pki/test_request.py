@@ -30,6 +30,12 @@ ALT_NAMES = (
     AltName(AltNameKind.URI, "urn:device-1:app"),
     AltName(AltNameKind.EMAIL, "line@plant.example"),
     AltName(AltNameKind.HARDWARE_MODULE, "1.3.6.1.4.1.99999.1:SN-0001"),
+    AltName(AltNameKind.DNS_WILDCARD, "*.device-1.example"),
+    AltName(AltNameKind.DIRECTORY, "CN=device-1,O=Plant"),
+    AltName(AltNameKind.REGISTERED_ID, "1.3.6.1.4.1.99999.2"),
+    AltName(AltNameKind.UPN, "device-1@plant.example"),
+    AltName(AltNameKind.PERMANENT_IDENTIFIER, "1.3.6.1.4.1.99999.1:SN-0001"),
+    AltName(AltNameKind.OTHER, "1.3.6.1.4.1.99999.3;UTF8:x"),
 )
 ALTERNATIVES = x509.SubjectAlternativeName(map(names.encode_alt_name, ALT_NAMES))
 GOOD = csr(KEY, names.encode_name(SUBJECT), ALTERNATIVES)
@@ -140,18 +146,29 @@ def test_an_attribute_given_twice_is_refused():
 @pytest.mark.parametrize(
     "name",
     [
-        x509.DirectoryName(x509.Name([])),
-        x509.RegisteredID(x509.ObjectIdentifier("1.2.3")),
-        x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3"), b"\x0c\x01a"),
+        x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3"), b"\x16\x01a"),
         x509.OtherName(x509.ObjectIdentifier("1.3.6.1.5.5.7.8.4"), b"\x30\x00"),
         x509.OtherName(
             x509.ObjectIdentifier("1.3.6.1.5.5.7.8.4"), bytes.fromhex("300806022a030402ff00")
         ),
     ],
-    ids=["directory", "registered id", "upn", "empty module", "module not text"],
+    ids=["upn not UTF-8", "empty module", "module not text"],
 )
 def test_alternative_names_that_are_never_certified_are_refused(name):
     refused(csr(KEY, x509.Name([]), x509.SubjectAlternativeName([name])))
+
+
+def test_ten_thousand_alternative_names_are_too_long_to_be_read():
+    names_asked = x509.SubjectAlternativeName(x509.DNSName(f"h{n}.example") for n in range(10_000))
+    with pytest.raises(TooLargeError):
+        CertificationRequest.parse(csr(KEY, x509.Name([]), names_asked))
+
+
+def test_nesting_without_end_is_refused():
+    content = b""
+    for _ in range(4_000):
+        content = signed.tlv(signed.SEQUENCE, content)
+    refused(content, "malformed")
 
 
 def test_a_subject_that_is_not_text_is_refused():

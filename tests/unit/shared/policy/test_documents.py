@@ -125,3 +125,14 @@ def test_a_wrong_bundle_is_refused_by_field(pointer, change):
     with pytest.raises(BadRequestError) as caught:
         Bundle.from_document(document | change)
     assert caught.value.pointer == pointer
+
+
+def test_a_shipped_version_never_changes_its_content():
+    """They are in the field: what shall say more is the next version (design.md §4)."""
+    field = {
+        ("tls-server", 1): "0fa40365c08cf7ca1c4987a55b528d799f359a7025d3f1aeb34365e581bc1c2e",
+        ("tls-client", 1): "1088c265df7f4ccc877a65a0c20ada10513a5ad8b72a3c47e3262097b85f3491",
+        ("idevid", 1): "00b6f780b69d18a8db800a293e08b918c9c0a4aece8f116b2744976b1eae7d54",
+    }
+    shipped = {(profile.name, profile.version): profile.sha256 for profile in SHIPPED}
+    assert all(shipped.get(name, digest) == digest for name, digest in field.items())
