@@ -1,7 +1,7 @@
 """The one TOML file of central: every setting with its default, checked before anything starts."""
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,12 @@ _HOURS_PER_DAY = 24
 class WebSettings(Section):
     """Where people, machines, gateways and relying parties reach central."""
 
+    never_issued: Literal["unknown", "revoked"] = Field(
+        default="unknown",
+        description="What OCSP says of serials that central's own CAs never issued: "
+        "`unknown`, or `revoked` (on hold since 1970, RFC 6960 §2.2), which no client can "
+        "overlook.",
+    )
     names: tuple[str, ...] = Field(
         default=("localhost", "127.0.0.1"),
         min_length=1,

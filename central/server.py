@@ -34,12 +34,14 @@ from shared.enroll.rest.routes import routes as rest_routes
 from shared.issuance.service import IssuanceService
 from shared.kernel.errors import ConflictError
 from shared.pki import keys
+from shared.pki.ocsp import never_issued_state
 from shared.store.access import Access
 from shared.store.kept import Kept
 from shared.sync.envelope import Signer
 from shared.sync.join import spki_hash
 from shared.system.processes import hold_lock
 from shared.system.steady import repeat
+from shared.validation.answers import Answers
 from shared.validation.routes import routes as validation_routes
 from shared.web import app, backup_console, console, metrics
 from shared.web.app import Endpoint
@@ -105,8 +107,15 @@ class Server:
         )
         self._inventory = Inventory(database)
         self._validation = CentralValidation(
-            database, central.vault, central.hierarchy, clock, os.urandom
+            database,
+            central.vault,
+            central.hierarchy,
+            clock,
+            os.urandom,
+            never_issued=never_issued_state(central.settings.web.never_issued),
         )
+        self._answers = Answers(clock)
+        database.writer.watch(self._answers)
         self._transport = Transport(central, os.urandom)
         self._listener = Listener(
             self._transport.address(),
@@ -174,6 +183,7 @@ class Server:
                 asyncio.create_task(work)
                 for work in (
                     self._listener.run(),
+                    self._answers.run(),
                     repeat("CRLs are signed", self._sign_crls),
                     repeat("What was kept for retries is forgotten", self._forget_kept),
                     repeat("Open requests are finished", self._finish_open),
@@ -212,6 +222,7 @@ class Server:
         sessions = Sessions(
             accounts=self._access, clock=clock, random=os.urandom, failures=self._failures
         )
+        relying, front = validation_routes(self._validation, clock, self._answers)
         ports = self._rest_ports()
         measured = metrics.routes(self._authenticator, self._sync_view.metrics)
         people = [
@@ -238,7 +249,9 @@ class Server:
                 join_routes(self._joining, Throttle(clock)),
                 self._transport.server,
             ),
-            endpoint(web.status_port, validation_routes(self._validation, clock)),
+            app.Endpoint(
+                app.create(relying, random=os.urandom), web.address, web.status_port, front=front
+            ),
         ]
 
     def _rest_ports(self) -> RestPorts:

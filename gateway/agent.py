@@ -43,6 +43,7 @@ from shared.issuance.service import IssuanceService
 from shared.issuance.status import CrlSchedule, StatusService
 from shared.kernel.clock import US_PER_SECOND, ClockQuality
 from shared.kernel.errors import TmaError
+from shared.pki.ocsp import never_issued_state
 from shared.store import pruning
 from shared.store.access import Access
 from shared.store.backups import Backups
@@ -59,6 +60,7 @@ from shared.system.clock import SystemClock
 from shared.system.files import private_directory
 from shared.system.processes import hold_lock
 from shared.system.steady import repeat
+from shared.validation.answers import Answers
 from shared.validation.routes import routes as validation_routes
 from shared.web import app, backup_console, console, metrics
 from shared.web.auth import Authenticator
@@ -195,6 +197,8 @@ class Agent:
         self._observation = Observation(self._sources())
         self._backups = self._make_backups()
         self._sync_view = self._make_sync_view()
+        self._answers = Answers(clock)
+        database.writer.watch(self._answers)
         self._recovered = 0
         self._status: StatusService
 
@@ -302,6 +306,7 @@ class Agent:
         )
         return [
             self._link.run(),
+            self._answers.run(),
             repeat("The token is watched", self._tokens.step),
             repeat("The history is witnessed", self._history.step),
             repeat("The OCSP responder is renewed", self._responders.step),
@@ -327,8 +332,9 @@ class Agent:
         measured = metrics.routes(self._authenticator, self._sync_view.metrics)
         shown = page.routes(pages, self._observation.snapshot)
         people = [*shown, *measured, *rest_routes(ports, pages)]
-        status = GatewayStatus(self._reads, self._authorities, self._responders)
-        relying = validation_routes(status, self._ground.clock)
+        never_issued = never_issued_state(web.never_issued)
+        status = GatewayStatus(self._reads, self._authorities, self._responders, never_issued)
+        relying, front = validation_routes(status, self._ground.clock, self._answers)
         make = partial(app.create, random=os.urandom)
         identity = self._web_identity
         return [
@@ -339,7 +345,7 @@ class Agent:
                 web.machine_port,
                 identity.machines,
             ),
-            app.Endpoint(make(relying), web.address, web.status_port),
+            app.Endpoint(make(relying), web.address, web.status_port, front=front),
         ]
 
     def _rest_ports(self) -> RestPorts:

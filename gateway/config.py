@@ -4,7 +4,7 @@ What this box *is* (its name, its keys, central's addresses) comes from the join
 """
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,11 @@ class WebSettings(Section):
     )
     status_port: Port = Field(
         default=9080, description="HTTP for what is signed by itself: OCSP, CRL, CA certificates."
+    )
+    never_issued: Literal["unknown", "revoked"] = Field(
+        default="unknown",
+        description="What OCSP says of serial numbers that were never issued here: `unknown`, or "
+        "`revoked` (on hold since 1970, RFC 6960 §2.2), which no client can overlook.",
     )
     names: tuple[str, ...] = Field(
         default=("localhost", "127.0.0.1"),

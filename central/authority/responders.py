@@ -48,9 +48,17 @@ class CentralValidation:
     """What central knows of status; implements ``shared.validation.ports.Validation``."""
 
     def __init__(
-        self, database: Database, vault: Vault, hierarchy: Hierarchy, clock: Clock, random: Random
+        self,
+        database: Database,
+        vault: Vault,
+        hierarchy: Hierarchy,
+        clock: Clock,
+        random: Random,
+        *,
+        never_issued: State,
     ) -> None:
-        """Take where status is known and who answers."""
+        """Take where status is known, who answers, and what our own CAs never issued counts as."""
+        self._never_issued = never_issued
         self._database = database
         self._reads = PublicReads(database)
         self._vault = vault
@@ -77,11 +85,8 @@ class CentralValidation:
         So serials of a gateway CA that are not heard of yet are good while the gateway is
         trusted, and unknown once it is cloned, restored or ended (design.md §4).
         """
-        rows = await self._database.read(_OWNER, {"wanted": ca_id})
-        trusted = bool(rows) and rows[0].state == "active" and rows[0].gateway_state == "active"
-        return await self._reads.ocsp_status(
-            ca_id, serial, State.GOOD if trusted else State.UNKNOWN
-        )
+        owner = await self._database.lookups.one(_OWNER, {"wanted": ca_id})
+        return await self._reads.ocsp_status(ca_id, serial, self._unlisted(ca_id, owner))
 
     async def responder(self, ca_id: str) -> Responder | None:
         """Give the responder of a CA; raises UnavailableError while none is certified."""
@@ -93,6 +98,19 @@ class CentralValidation:
         if made is not None:
             self._responders[ca_id] = made
         return made
+
+    def responder_now(self, ca_id: str) -> Responder | None:
+        """Give the responder of a CA if it is here already."""
+        known = self._responders.get(ca_id)
+        return None if known is None or self._stale(known) else known
+
+    def ocsp_status_now(self, ca_id: str, serial: str) -> Status | None:
+        """Give the status, None while that could make others wait."""
+        lookups = self._database.lookups
+        if not lookups.quick:
+            return None
+        unlisted = self._unlisted(ca_id, lookups.now(_OWNER, {"wanted": ca_id}))
+        return self._reads.ocsp_status_now(ca_id, serial, unlisted)
 
     async def _certified(self, own: SoftwareIssuingKey) -> Responder:
         key = keys.generate()
@@ -120,3 +138,9 @@ class CentralValidation:
         begin = utc_us_of(responder.certificate.not_valid_before_utc)
         end = utc_us_of(responder.certificate.not_valid_after_utc)
         return self._clock.now().utc_us >= (begin + end) // 2
+
+    def _unlisted(self, ca_id: str, owner: Any) -> State:
+        if ca_id in self._own:
+            return self._never_issued
+        trusted = owner is not None and owner.state == "active" and owner.gateway_state == "active"
+        return State.GOOD if trusted else State.UNKNOWN

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from typing import Annotated, NamedTuple
 
 from cryptography import x509
@@ -15,7 +16,7 @@ from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.kernel import limits
-from shared.kernel.clock import datetime_of
+from shared.kernel.clock import US_PER_SECOND, datetime_of
 from shared.kernel.errors import BadRequestError
 from shared.pki import algorithms, keys, oids, signed
 from shared.pki.crl import reason_flag
@@ -41,15 +42,27 @@ class State(StrEnum):
     GOOD = "good"
     REVOKED = "revoked"
     UNKNOWN = "unknown"
+    NEVER_ISSUED = "never_issued"  # answered as revoked, on hold since 1970 (RFC 6960 §2.2)
+
+
+def never_issued_state(setting: str) -> State:
+    """Read the setting ``never_issued``: unknown or revoked."""
+    return State.NEVER_ISSUED if setting == "revoked" else State.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The answer to one CertID; time (UTC µs) and reason belong to the state ``revoked``."""
+    """The answer to one CertID; time (UTC µs) and reason belong to the state ``revoked``.
+
+    ``not_after_us`` is the certificate's end where it is known; ``listed`` False means that the
+    answer rests on the serial being in no book, so it may change with the next issue.
+    """
 
     state: State
     revoked_at_us: int = 0
     reason: str = "unspecified"
+    not_after_us: int | None = None
+    listed: bool = True
 
 
 class IssuerHash(NamedTuple):
@@ -157,31 +170,36 @@ def respond(
     responder_certificate: x509.Certificate,
     this_update_us: int,
     next_update_us: int,
+    archived_since_us: int | None = None,
 ) -> bytes:
     """Answer each CertID with the status of the same place; gives a DER OCSPResponse.
 
     The responder is a delegated one of the CA that all known CertIDs name (RFC 6960 §4.2.2.2).
     Times are UTC µs; ``this_update_us`` is also the time of production.
+    ``archived_since_us``: statuses of expired certificates are known from then on, which their
+    answers say (RFC 6960 §4.4.4).
     """
     this_update = _time(this_update_us)
     window = this_update + tlv(0xA0, _time(next_update_us))
-    singles = b"".join(
-        tlv(signed.SEQUENCE, asn1.encode_der(certid) + _status(status) + window)
-        for certid, status in zip(request.certids, statuses, strict=True)
-    )
-    key_hash = hashlib.sha1(_key_bits(responder_certificate)).digest()  # noqa: S324  # byKey
+    singles = b""
+    for certid, status in zip(request.certids, statuses, strict=True):
+        single = asn1.encode_der(certid) + _status(status) + window
+        if archived_since_us is not None and 0 < (status.not_after_us or 0) < this_update_us:
+            single += _archive_cutoff(archived_since_us)
+        singles += tlv(signed.SEQUENCE, single)
+    never_issued = any(status.state is State.NEVER_ISSUED for status in statuses)
+    responder_id, certificates = _responder_parts(responder_certificate)
     data = tlv(
         signed.SEQUENCE,
-        tlv(0xA2, tlv(signed.OCTET_STRING, key_hash))
+        responder_id
         + this_update
         + tlv(signed.SEQUENCE, singles)
-        + _echo(request.nonce),
+        + _response_extensions(request.nonce, never_issued),
     )
-    certificates = tlv(signed.SEQUENCE, responder_certificate.public_bytes(Encoding.DER))
     algorithm = algorithms.usual(responder_key.public_key())
     signature = algorithm.sign(responder_key, data)
-    basic = signed.join(data, algorithm, signature, tlv(0xA0, certificates))
-    body = asn1.encode_der(oids.OCSP_BASIC) + tlv(signed.OCTET_STRING, basic)
+    basic = signed.join(data, algorithm, signature, certificates)
+    body = _BASIC + tlv(signed.OCTET_STRING, basic)
     return tlv(signed.SEQUENCE, _SUCCESSFUL + tlv(0xA0, tlv(signed.SEQUENCE, body)))
 
 
@@ -191,6 +209,16 @@ def error(kind: Failure) -> bytes:
 
 
 _SUCCESSFUL = tlv(signed.ENUMERATED, b"\x00")
+_BASIC = asn1.encode_der(oids.OCSP_BASIC)
+_NULL = b"\x05\x00"
+
+
+@lru_cache(maxsize=1024)
+def _responder_parts(certificate: x509.Certificate) -> tuple[bytes, bytes]:
+    """Encode what all answers of a responder have in common: its id by key, and its certificate."""
+    key_hash = hashlib.sha1(_key_bits(certificate)).digest()  # noqa: S324  # RFC 6960 §4.2.1
+    certificates = tlv(signed.SEQUENCE, certificate.public_bytes(Encoding.DER))
+    return tlv(0xA2, tlv(signed.OCTET_STRING, key_hash)), tlv(0xA0, certificates)
 
 
 def _nonce(extensions: list[_Extension]) -> bytes | None:
@@ -205,13 +233,24 @@ def _nonce(extensions: list[_Extension]) -> bytes | None:
     return nonce
 
 
-def _echo(nonce: bytes | None) -> bytes:
-    """Give the responseExtensions with the client's nonce; nothing when it sent none."""
-    if nonce is None:
-        return b""
-    value = tlv(signed.OCTET_STRING, nonce)
-    extension = asn1.encode_der(_Extension(oid=oids.OCSP_NONCE, critical=False, value=value))
+def _response_extensions(nonce: bytes | None, never_issued: bool) -> bytes:
+    """Give the responseExtensions: the client's nonce, and what calling a stranger revoked asks."""
+    extensions = b""
+    if nonce is not None:
+        extensions += _extension(oids.OCSP_NONCE, tlv(signed.OCTET_STRING, nonce))
+    if never_issued:
+        extensions += _extension(oids.OCSP_EXTENDED_REVOKE, _NULL)
+    return tlv(0xA1, tlv(signed.SEQUENCE, extensions)) if extensions else b""
+
+
+def _archive_cutoff(since_us: int) -> bytes:
+    """Give the singleExtensions with the time from which on statuses are kept."""
+    extension = _extension(oids.OCSP_ARCHIVE_CUTOFF, _time(since_us))
     return tlv(0xA1, tlv(signed.SEQUENCE, extension))
+
+
+def _extension(oid: x509.ObjectIdentifier, value: bytes) -> bytes:
+    return asn1.encode_der(_Extension(oid=oid, critical=False, value=value))
 
 
 def _status(status: Status) -> bytes:
@@ -221,14 +260,25 @@ def _status(status: Status) -> bytes:
             return tlv(0x80, b"")
         case State.UNKNOWN:
             return tlv(0x82, b"")
+        case State.NEVER_ISSUED:
+            return _NEVER_ISSUED
         case State.REVOKED:
             reason = x509.CRLReason(reason_flag(status.reason)).public_bytes()
             return tlv(0xA1, _time(status.revoked_at_us) + tlv(0xA0, reason))
 
 
 def _time(utc_us: int) -> bytes:
-    text = f"{datetime_of(utc_us):%Y%m%d%H%M%SZ}"
+    return _encoded_time(utc_us // US_PER_SECOND)
+
+
+@lru_cache(maxsize=4096)
+def _encoded_time(utc_s: int) -> bytes:
+    text = f"{datetime_of(utc_s * US_PER_SECOND):%Y%m%d%H%M%SZ}"
     return tlv(signed.GENERALIZED_TIME, text.encode("ascii"))
+
+
+#: Revoked at 1970-01-01 with certificateHold (6): RFC 6960 §2.2.
+_NEVER_ISSUED = tlv(0xA1, _time(0) + tlv(0xA0, tlv(signed.ENUMERATED, b"\x06")))
 
 
 def _key_bits(certificate: x509.Certificate) -> bytes:

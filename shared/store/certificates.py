@@ -183,6 +183,7 @@ def _set_status(
     transaction: Transaction, known: Any, status: str, reason: str | None, at_us: int | None
 ) -> None:
     change = {"status": status, "reason": reason, "revoked_at": at_us}
+    transaction.changed.append((known.ca_id, known.serial))
     _change(transaction, known.ca_id, known.serial, change)
     for counted, by in ((known.status, -1), (status, 1)):
         if known.state == "issued" and counted in _COUNTED:

@@ -17,6 +17,7 @@ from shared.kernel.clock import Clock
 from shared.kernel.errors import UnavailableError
 from shared.kernel.ids import Random
 from shared.store import writer
+from shared.store.lookups import Lookups
 from shared.store.reserve import FLOOR_BYTES, RESERVE_BYTES, StorageReserve, free_bytes_beside
 from shared.store.transaction import Connection, EventSink
 from shared.store.upgrade import upgrade
@@ -29,11 +30,14 @@ _READERS = 4
 class Database:
     """The doors to one database file; open it with ``open``, and close it."""
 
-    def __init__(self, writer: Writer, readers: AsyncEngine, reserve: StorageReserve) -> None:
+    def __init__(
+        self, writer: Writer, readers: AsyncEngine, lookups: Lookups, reserve: StorageReserve
+    ) -> None:
         """Take the parts; use ``open``."""
         self.writer = writer
         self.reserve = reserve
         self._readers = readers
+        self.lookups = lookups  # rows by their key, for those who ask often
 
     @classmethod
     async def open(
@@ -67,7 +71,7 @@ class Database:
             random=random,
             relieve=reserve.release,
         )
-        return cls(starting, _readers_of(path), reserve)
+        return cls(starting, _readers_of(path), Lookups(path), reserve)
 
     async def read(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
@@ -86,6 +90,7 @@ class Database:
 
     async def close(self) -> None:
         """End the readers, let the writer finish, and fold the write-ahead log back."""
+        await self.lookups.close()
         await self._readers.dispose()
         await self.writer.close()
 

@@ -69,7 +69,11 @@ _OF_KEY = (
     .limit(1)
 )
 _STATUS = select(
-    certificate.c.state, certificate.c.status, certificate.c.revoked_at, certificate.c.reason
+    certificate.c.state,
+    certificate.c.status,
+    certificate.c.revoked_at,
+    certificate.c.reason,
+    certificate.c.not_after,
 ).where(_THIS)
 _AUTHORITIES = select(ca.c.ca_id, ca.c.name, ca.c.kind, ca.c.state, ca.c.der, ca.c.not_after)
 _CA_CERTIFICATE = select(ca.c.der).where(ca.c.ca_id == bindparam("ca"))
@@ -176,6 +180,7 @@ class Reads:
     def __init__(self, database: Database) -> None:
         """Take the database."""
         self._read = database.read
+        self._database = database
 
     async def certificate(self, ca_id: str, serial: str) -> CertificateRow | None:
         """Find one certificate."""
@@ -225,12 +230,15 @@ class Reads:
 
     async def ocsp_status(self, ca_id: str, serial: str, unlisted: State) -> Status:
         """Give the status of a certificate; ``unlisted`` is what one not known here counts as."""
-        rows = await self._read(_STATUS, {"ca": ca_id, "number": serial})
-        if not rows or (rows[0].state == "stub" and rows[0].status == "good"):
-            return Status(unlisted)
-        if rows[0].status == "good":
-            return Status(State.GOOD)
-        return Status(State.REVOKED, rows[0].revoked_at, rows[0].reason)
+        row = await self._database.lookups.one(_STATUS, {"ca": ca_id, "number": serial})
+        return _status(row, unlisted)
+
+    def ocsp_status_now(self, ca_id: str, serial: str, unlisted: State) -> Status | None:
+        """Do the same at once; None while that could make others wait."""
+        if not self._database.lookups.quick:
+            return None
+        row = self._database.lookups.now(_STATUS, {"ca": ca_id, "number": serial})
+        return _status(row, unlisted)
 
     async def counters(self) -> dict[str, dict[str, int]]:
         """Give the maintained counters by name, then by origin (see shared.store.counters)."""
@@ -250,6 +258,14 @@ class Reads:
         rows = await self._read(_QUEUE, {"link": peer})
         oldest = (row.oldest for row in rows if row.oldest is not None)
         return Queue(sum(row.waiting for row in rows), min(oldest, default=None))
+
+
+def _status(row: Any, unlisted: State) -> Status:
+    if row is None or (row.state == "stub" and row.status == "good"):
+        return Status(unlisted, listed=False)
+    if row.status == "good":
+        return Status(State.GOOD, not_after_us=row.not_after)
+    return Status(State.REVOKED, row.revoked_at, row.reason, row.not_after)
 
 
 def _first(rows: Sequence[Any]) -> CertificateRow | None:

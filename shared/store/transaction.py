@@ -77,6 +77,22 @@ class EventSink(Protocol):
         ...
 
 
+#: Whose status changed: (CA id, serial).
+Changed = Sequence[tuple[str, str]]
+
+
+class StatusWatch(Protocol):
+    """Who remembers statuses outside the database; both calls come from the writer's thread."""
+
+    def before_commit(self, changed: Changed, /) -> None:
+        """Forget these, and remember none of them until ``after_commit``."""
+        ...
+
+    def after_commit(self, changed: Changed, /) -> None:
+        """Believe the database about these again; also called when the commit failed."""
+        ...
+
+
 class _TransactionLostError(BaseException):
     """The database dropped the whole transaction; no ``except Exception`` may go on after it."""
 
@@ -90,6 +106,8 @@ class Transaction:
         """Take the open connection, the sink of events, the group's time and randomness."""
         self.now = now
         self.random = random
+        #: Whose status the group changes; one that is rolled back may stay, which is harmless.
+        self.changed: list[tuple[str, str]] = []
         self._connection = connection
         self._sink = sink
         self._undo: list[Callable[[], None]] = []

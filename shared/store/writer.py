@@ -28,6 +28,7 @@ from shared.store.transaction import (
     Connection,
     EventSink,
     Result,
+    StatusWatch,
     Transaction,
     Unit,
     is_full,
@@ -131,6 +132,7 @@ class Writer:
         self._waiting = 0
         self._thread_works = self._closed = False
         self._groups: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
+        self._watches: tuple[StatusWatch, ...] = ()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
@@ -176,6 +178,10 @@ class Writer:
             call.waiter = self._loop.create_future()
             await call.waiter
         return [call.done[place] for place in range(call.count)]
+
+    def watch(self, watch: StatusWatch) -> None:
+        """Tell of each change of a certificate's status, around its commit."""
+        self._watches = (*self._watches, watch)
 
     async def close(self) -> None:
         """Finish what waits, then close the connection; SQLite checkpoints the WAL with it."""
@@ -248,7 +254,7 @@ class Writer:
             transaction = transaction or self._begin(on_loop=False)
             outcomes = self._run_all(transaction, group)
             began = time.perf_counter()
-            transaction.run_sql("COMMIT")
+            self._commit_watched(transaction)
             self._commit_s += (time.perf_counter() - began - self._commit_s) / _SMOOTHING
         except BaseException as error:  # noqa: BLE001 - whoever waits must get an answer
             cause = error.__cause__ or error
@@ -259,6 +265,21 @@ class Writer:
             _LOG.warning("A group of %d changes failed: %r", len(group), cause)
             return [_Outcome(None, failure)] * len(group)
         return outcomes
+
+    def _commit_watched(self, transaction: Transaction) -> None:
+        """Commit; from before it until after it nobody may remember a status that changes."""
+        changed = transaction.changed
+        if not changed:
+            transaction.run_sql("COMMIT")
+            return
+        watches = self._watches
+        for watch in watches:
+            watch.before_commit(changed)
+        try:
+            transaction.run_sql("COMMIT")
+        finally:
+            for watch in watches:
+                watch.after_commit(changed)
 
     def _begin(self, *, on_loop: bool) -> Transaction:
         if self._connection is None:

@@ -63,3 +63,11 @@ class Validation(Protocol):
         Raises UnavailableError where no answer can be given now (``tryLater``).
         """
         ...
+
+    def responder_now(self, ca_id: str) -> Responder | None:
+        """Do what ``responder`` does without looking anything up; None also for *not now*."""
+        ...
+
+    def ocsp_status_now(self, ca_id: str, serial: str) -> Status | None:
+        """Do what ``ocsp_status`` does at once; None while that could make others wait."""
+        ...

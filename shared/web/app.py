@@ -18,6 +18,7 @@ from shared.kernel.errors import BadRequestError, TmaError, TooLargeError, Unava
 from shared.kernel.ids import Random
 from shared.web import problems
 from shared.web.access_log import JsonAccessLogger
+from shared.web.front import Front, Responder
 from shared.web.origin import require_same_origin
 from shared.web.pages import Pages
 
@@ -77,12 +78,16 @@ async def read_body(request: web.Request, limit: int = limits.REQUEST_BODY_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One application on one address; ``port`` 0 takes a free one, ``tls`` None is plain HTTP."""
+    """One application on one address; ``port`` 0 takes a free one, ``tls`` None is plain HTTP.
+
+    ``front`` sees what small requests there are on a plain port first.
+    """
 
     app: web.Application
     host: str
     port: int
     tls: SSLContext | None = None
+    front: Responder | None = None
 
 
 @asynccontextmanager
@@ -107,11 +112,32 @@ async def _listen(endpoint: Endpoint, stack: AsyncExitStack) -> int:
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
+    if endpoint.front is not None and endpoint.tls is None:
+        return await _listen_in_front(endpoint, endpoint.front, runner, stack)
     site = web.TCPSite(
         runner, endpoint.host, endpoint.port, ssl_context=endpoint.tls, backlog=_BACKLOG
     )
     await site.start()
     return site.port
+
+
+async def _listen_in_front(
+    endpoint: Endpoint, respond: Responder, runner: web.AppRunner, stack: AsyncExitStack
+) -> int:
+    make = runner.server
+    assert make is not None
+    connections: set[asyncio.Transport] = set()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Front(respond, make, connections), endpoint.host, endpoint.port, backlog=_BACKLOG
+    )
+
+    def close() -> None:
+        server.close()
+        for connection in tuple(connections):
+            connection.close()
+
+    stack.callback(close)
+    return server.sockets[0].getsockname()[1]
 
 
 def _boundary(pages: Pages | None, random: Random, deadline_s: float):  # noqa: ANN202  # aiohttp's own type

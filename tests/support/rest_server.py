@@ -36,6 +36,7 @@ from shared.store.reads import Reads
 from shared.store.schema import ca
 from shared.system.clock import SystemClock
 from shared.validation import routes as validation
+from shared.validation.answers import Answers
 from shared.web import app, tls
 from shared.web.auth import Authenticator, new_token
 from shared.web.pages import Pages
@@ -107,6 +108,12 @@ class OneResponder(Reads):
     async def ocsp_status(self, ca_id: str, serial: str) -> ocsp.Status:  # type: ignore[override]
         return await super().ocsp_status(ca_id, serial, ocsp.State.UNKNOWN)
 
+    def responder_now(self, ca_id: str) -> Responder | None:
+        return self._responder if ca_id == self._ca_id and not self.failure else None
+
+    def ocsp_status_now(self, ca_id: str, serial: str) -> ocsp.Status | None:  # type: ignore[override]
+        return super().ocsp_status_now(ca_id, serial, ocsp.State.UNKNOWN)
+
     async def responder(self, ca_id: str) -> Responder | None:
         if self.failure:
             raise self.failure
@@ -129,6 +136,7 @@ class Server:
     kept: Kept
     ports: RestPorts
     validation: OneResponder
+    answers: Answers
     token: str
     folder: Path
     urls: dict[str, str] = field(default_factory=dict)
@@ -181,7 +189,9 @@ async def serve(folder: Path) -> AsyncGenerator[Server]:
         pages = Pages("shared.enroll.rest", product="Test", version="1")
         rest_app = app.create(rest.routes(server.ports, pages), random=os.urandom, pages=pages)
         machine_app = app.create(rest.routes(server.ports), random=os.urandom)
-        plain_app = app.create(validation.routes(server.validation, clock), random=os.urandom)
+        server.database.writer.watch(server.answers)
+        relying, front = validation.routes(server.validation, clock, server.answers)
+        plain_app = app.create(relying, random=os.urandom)
         identity = _web_identity(authority)
         endpoints = [
             app.Endpoint(rest_app, "127.0.0.1", 0, tls.people_context(*identity)),
@@ -191,7 +201,7 @@ async def serve(folder: Path) -> AsyncGenerator[Server]:
                 0,
                 tls.machine_context(*identity, [authority.issuer.chain[0]]),
             ),
-            app.Endpoint(plain_app, "127.0.0.1", 0),
+            app.Endpoint(plain_app, "127.0.0.1", 0, front=front),
         ]
         async with app.serve(endpoints) as (people, machines, plain):
             server.urls |= {
@@ -245,7 +255,7 @@ async def _compose(
     )
     server = Server(
         database, sink, clock, authority, hierarchy, access, authenticator, service, status,
-        kept, ports, OneResponder(database, authority, clock), "", folder,
+        kept, ports, OneResponder(database, authority, clock), Answers(clock), "", folder,
     )  # fmt: skip
     server.token = await server.station("line-1", "*")
     return server

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import http.client
 import subprocess
 from pathlib import Path
 from urllib.parse import quote
@@ -195,3 +196,144 @@ async def test_questions_that_get_no_status(server: Server):
         assert await ask(request) is kind.TRY_LATER
         got = await client.get("/ocsp/!!!not-base64")
     assert ocsp.load_der_ocsp_response(got.content).response_status is kind.MALFORMED_REQUEST
+
+
+class Asker:
+    """Watches the writer and asks around each commit, from the writer's own thread."""
+
+    def __init__(self, url: str, request: bytes) -> None:
+        self._port = int(url.rpartition(":")[2])
+        self._request = request
+        self.before: list[ocsp.OCSPCertStatus] = []
+        self.after: list[ocsp.OCSPCertStatus] = []
+
+    def _ask(self) -> ocsp.OCSPCertStatus:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        connection.request("POST", "/ocsp", self._request)
+        answer = ocsp.load_der_ocsp_response(connection.getresponse().read())
+        connection.close()
+        return answer.certificate_status
+
+    def before_commit(self, _changed: object) -> None:
+        self.before += [self._ask(), self._ask()]
+
+    def after_commit(self, _changed: object) -> None:
+        self.after.append(self._ask())
+
+
+async def test_no_answer_says_good_once_a_revocation_is_committed(server: Server):
+    """Asked between the commit and the moment at which the loop hears of it."""
+    certificate, link = await issued(server)
+    request = question(server, certificate)
+    asker = Asker(server.urls["plain"], request)
+    async with plain(server) as client:
+        await client.post("/ocsp", content=request)
+        assert len(server.answers) == 1
+        server.database.writer.watch(asker)
+        await revoke(server, link)
+        last = await client.post("/ocsp", content=request)
+    assert asker.before == [ocsp.OCSPCertStatus.GOOD] * 2  # read, but not kept
+    assert asker.after == [ocsp.OCSPCertStatus.REVOKED]
+    answer = ocsp.load_der_ocsp_response(last.content)
+    assert answer.certificate_status is ocsp.OCSPCertStatus.REVOKED
+
+
+async def test_a_pre_signed_answer_is_the_same_until_it_is_half_old(server: Server):
+    certificate, _link = await issued(server)
+    request = question(server, certificate)
+    async with plain(server) as client:
+        first = await client.post("/ocsp", content=request)
+        second = await client.post("/ocsp", content=request)
+        server.clock.advance(301)
+        third = await client.post("/ocsp", content=request)
+    assert first.content == second.content != third.content
+
+
+async def test_an_answer_about_no_certificate_is_not_kept(server: Server):
+    certificate, _link = await issued(server)
+    builder = ocsp.OCSPRequestBuilder().add_certificate_by_hash(
+        ocsp.load_der_ocsp_request(question(server, certificate)).issuer_name_hash,
+        ocsp.load_der_ocsp_request(question(server, certificate)).issuer_key_hash,
+        1234,
+        hashes.SHA1(),
+    )
+    async with plain(server) as client:
+        body = builder.build().public_bytes(Encoding.DER)
+        answer = await client.post("/ocsp", content=body)
+    response = ocsp.load_der_ocsp_response(answer.content)
+    assert response.certificate_status is ocsp.OCSPCertStatus.UNKNOWN
+    assert len(server.answers) == 0
+
+
+async def raw(server: Server, *segments: bytes) -> bytes:
+    """Send these segments one by one; give all that comes until the server closes."""
+    port = int(server.urls["plain"].rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for segment in segments:
+        writer.write(segment)
+        await asyncio.sleep(0.05)
+    answer = await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    return answer
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+@pytest.mark.parametrize("cut", [None, 20, -10])
+async def test_a_request_in_one_piece_or_two(server: Server, version: bytes, cut: int | None):
+    certificate, _link = await issued(server)
+    body = question(server, certificate)
+    head = (
+        b"POST /ocsp HTTP/%b\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n"
+        b"content-type: application/ocsp-request\r\n\r\n" % (version, len(body))
+    )
+    whole = head + body
+    pieces = [whole] if cut is None else [whole[:cut], whole[cut:]]
+    answer = await raw(server, *pieces)
+    assert b" 200 OK" in answer.splitlines()[0]
+    assert b"date: " in answer.lower()
+    der = answer.partition(b"\r\n\r\n")[2]
+    status = ocsp.load_der_ocsp_response(der).certificate_status
+    assert status is ocsp.OCSPCertStatus.GOOD
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Content-Length: 5\r\nContent-Length: 5\r\n",
+        b"Content-Length: 0x5\r\n",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        b"Content-Length : 5\r\n",
+        b"Expect: 100-continue\r\nContent-Length: 5\r\n",
+        b"Content-Length: 99999999\r\n",
+    ],
+)
+async def test_what_is_unusual_goes_the_long_way(server: Server, fields: bytes):
+    head = b"POST /ocsp HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%b\r\nabcde" % fields
+    answer = await raw(server, head)
+    assert answer.startswith(b"HTTP/1.")
+    assert ocsp_status_of(answer) is not ocsp.OCSPResponseStatus.SUCCESSFUL
+
+
+def ocsp_status_of(answer: bytes) -> ocsp.OCSPResponseStatus | None:
+    der = answer.rpartition(b"\r\n\r\n")[2]
+    return ocsp.load_der_ocsp_response(der).response_status if der.startswith(b"0") else None
+
+
+async def test_two_requests_in_one_segment_get_two_answers(server: Server):
+    certificate, _link = await issued(server)
+    path = quote(base64.b64encode(question(server, certificate)).decode(), safe="")
+    one = b"GET /ocsp/%b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode()
+    last = one.replace(b"Host: x", b"Host: x\r\nConnection: close")
+    assert (await raw(server, one + last)).count(b" 200 OK\r\n") == 2
+    assert (await raw(server, one, one, last)).count(b" 200 OK\r\n") == 3
+
+
+async def test_a_get_that_is_known_already_is_not_sent_again(server: Server):
+    certificate, _link = await issued(server)
+    path = f"/ocsp/{quote(base64.b64encode(question(server, certificate)).decode(), safe='')}"
+    async with plain(server) as client:
+        first = await client.get(path)
+        again = await client.get(path, headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["ETag"] == first.headers["ETag"]
+    assert first.headers["Expires"]

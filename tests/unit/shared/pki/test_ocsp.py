@@ -15,6 +15,7 @@ from shared.pki import certificates, keys, ocsp, oids, signed
 from shared.pki.algorithms import ECDSA_SHA256
 from shared.pki.ocsp import Failure, State, Status
 from shared.pki.signed import tlv
+from tests.support.lint import assert_clean_ocsp
 from tests.support.pki_hierarchy import DAY_US, NOW_US, Hierarchy, leaf_plan, subject
 
 GATEWAY = Hierarchy().gateway
@@ -51,7 +52,7 @@ def several(*serials: int) -> bytes:
     return tlv(signed.SEQUENCE, tlv(signed.SEQUENCE, tlv(signed.SEQUENCE, singles)))
 
 
-def answer(data: bytes, *statuses: Status) -> bytes:
+def answer(data: bytes, *statuses: Status, archived_since_us: int | None = None) -> bytes:
     return ocsp.respond(
         ocsp.parse(data),
         statuses,
@@ -59,6 +60,7 @@ def answer(data: bytes, *statuses: Status) -> bytes:
         responder_certificate=RESPONDER,
         this_update_us=NOW_US,
         next_update_us=NOW_US + DAY_US,
+        archived_since_us=archived_since_us,
     )
 
 
@@ -180,3 +182,27 @@ def test_failures_are_understood(kind):
 
 def test_the_nonce_oid_is_the_one_of_the_standard():
     assert x509.OCSPNonce(b"n").oid == oids.OCSP_NONCE
+
+
+@pytest.mark.parametrize("nonce", [None, b"n" * 32])
+def test_a_serial_that_was_never_issued_can_count_as_revoked(nonce):
+    der = answer(request(nonce=nonce), Status(State.NEVER_ISSUED, listed=False))
+    response = reference.load_der_ocsp_response(der)
+    assert response.certificate_status is reference.OCSPCertStatus.REVOKED
+    assert response.revocation_reason is x509.ReasonFlags.certificate_hold
+    assert response.revocation_time_utc is not None
+    assert utc_us_of(response.revocation_time_utc) == 0
+    assert oids.OCSP_EXTENDED_REVOKE in {extension.oid for extension in response.extensions}
+    assert_clean_ocsp(der)
+
+
+def test_an_answer_about_an_expired_certificate_says_since_when_statuses_are_kept():
+    ended = answer(request(), Status(State.GOOD, not_after_us=NOW_US - 1), archived_since_us=0)
+    valid = answer(request(), Status(State.GOOD, not_after_us=NOW_US + 1), archived_since_us=0)
+    assert encoded_oid(oids.OCSP_ARCHIVE_CUTOFF) in ended
+    assert encoded_oid(oids.OCSP_ARCHIVE_CUTOFF) not in valid
+    assert_clean_ocsp(ended)
+
+
+def encoded_oid(oid: x509.ObjectIdentifier) -> bytes:
+    return asn1.encode_der(oid)
