@@ -106,14 +106,7 @@ class Server:
             credentials=self._access, clock=clock, failures=self._failures
         )
         self._inventory = Inventory(database)
-        self._validation = CentralValidation(
-            database,
-            central.vault,
-            central.hierarchy,
-            clock,
-            os.urandom,
-            never_issued=never_issued_state(central.settings.web.never_issued),
-        )
+        self._validation = _validation(central)
         self._answers = Answers(clock)
         database.writer.watch(self._answers)
         self._transport = Transport(central, os.urandom)
@@ -326,6 +319,17 @@ class Server:
         await self._transport.refresh()
         await self._listeners.refresh()
         return _REFRESH_S
+
+
+def _validation(central: Core) -> CentralValidation:
+    return CentralValidation(
+        central.storage.database,
+        central.vault,
+        central.hierarchy,
+        central.clock,
+        os.urandom,
+        never_issued=never_issued_state(central.settings.web.never_issued),
+    )
 
 
 def _signer(key: ec.EllipticCurvePrivateKey) -> Signer:
