@@ -61,12 +61,20 @@ def settings(context: typer.Context, path: ConfigOption = config.DEFAULT_PATH) -
 @app.command()
 def init(
     context: typer.Context,
+    *,
     admin: Annotated[str, typer.Option(help="Name of the first administrator.")] = "admin",
     key_type: Annotated[
         KeyType, typer.Option(help="Type of the keys of root, fleet and issuing CA.")
     ] = KeyType.EC_P256,
     root_key_type: Annotated[
         KeyType | None, typer.Option(help="Type of the root's key, if it is another.")
+    ] = None,
+    signature: Annotated[
+        str | None,
+        typer.Option(
+            help="What the root signs with, and the CAs below it where their keys can: e.g. "
+            "rsa-pss-sha256 or ecdsa-sha512. Default: the usual one of the key type."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -79,7 +87,8 @@ def init(
     from central import founding  # noqa: PLC0415  # cryptography and SQLAlchemy
     from central.authority.hierarchy import KeyTypes  # noqa: PLC0415
 
-    kinds = KeyTypes(root=root_key_type or key_type, fleet=key_type, issuing=key_type)
+    root = root_key_type or key_type
+    kinds = KeyTypes(root=root, fleet=key_type, issuing=key_type, signature=signature)
     founded = founding.found(_settings(context), admin, kinds)
     if as_json:
         terminal.print_json(asdict(founded))

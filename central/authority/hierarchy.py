@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 from cryptography import x509
@@ -121,11 +121,15 @@ class NewAuthority:
 
 @dataclass(frozen=True, slots=True)
 class KeyTypes:
-    """The key types of a new central's CAs."""
+    """The key types of a new central's CAs, and what the root signs with (None: the usual).
+
+    The CAs below sign with the same where their keys can, see ``algorithms.of_issuer``.
+    """
 
     root: KeyType = KeyType.EC_P256
     fleet: KeyType = KeyType.EC_P256
     issuing: KeyType = KeyType.EC_P256
+    signature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,10 @@ class Founder:
         The transport stays P-256: its certificates are our own messages' affair.
         """
         private_keys = await asyncio.gather(
-            *(asyncio.to_thread(keys.generate, kind) for kind in astuple(self.kinds))
+            *(
+                asyncio.to_thread(keys.generate, kind)
+                for kind in (self.kinds.root, self.kinds.fleet, self.kinds.issuing)
+            )
         )
         of_root, of_fleet, of_issuing = private_keys
         root = self._self_signed(ROOT, "Root CA", 2, self.status_url, of_root)
@@ -163,7 +170,8 @@ class Founder:
     ) -> NewAuthority:
         plan = self._plan(title, private_key, path_length)
         public_key = private_key.public_key()
-        algorithm = algorithms.usual(public_key)
+        chosen = self.kinds.signature if kind == ROOT else None
+        algorithm = algorithms.chosen(public_key, chosen)
         tbs = certificates.unsigned_root(plan, random_serial(self.random), algorithm)
         signature = algorithm.sign(private_key, tbs)
         der = certificates.assemble_root(tbs, signature, public_key, algorithm)

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.kernel.errors import BadRequestError
 from shared.pki import keys
@@ -150,6 +152,25 @@ def chosen(public_key: PublicKey, name: str | None) -> SignatureAlgorithm:
         f"A key of the type {_key_type(public_key)} does not sign with {name}.",
         remedy=f"Choose one of {', '.join(algorithm.name for algorithm in fits)}.",
     )
+
+
+def of_issuer(public_key: PublicKey, certificate: x509.Certificate) -> SignatureAlgorithm:
+    """Give what a CA signs with, as its own certificate shows.
+
+    That is the algorithm of its certificate, if the CA's key fits it and its hash is not shorter
+    than usual; the usual one else. So what is chosen for a root holds for the CAs below it.
+    """
+    fits = fitting(_key_type(public_key))
+    der, tbs = certificate.public_bytes(Encoding.DER), certificate.tbs_certificate_bytes
+    named = der.index(tbs) + len(tbs)
+    for algorithm in fits:
+        if der.startswith(algorithm.identifier, named) and _bits(algorithm) >= _bits(fits[0]):
+            return algorithm
+    return fits[0]
+
+
+def _bits(algorithm: SignatureAlgorithm) -> int:
+    return algorithm.hash.digest_size * 8 if algorithm.hash else 0
 
 
 def _key_type(public_key: PublicKey) -> KeyType:

@@ -55,7 +55,7 @@ class Issuer:
     """A CA as its certificates show it; what they all have in common is computed once.
 
     ``chain`` holds DER certificates from this CA to the root. ``issue_until_us`` None means until
-    the CA's end, ``signature`` None that it signs with the usual algorithm of its key. Raises
+    the CA's end, ``signature`` None that it signs as ``algorithms.of_issuer`` says. Raises
     IntegrityError when ``ca_id`` is not that of the certificate's key.
     """
 
@@ -81,7 +81,7 @@ class Issuer:
     @cached_property
     def algorithm(self) -> SignatureAlgorithm:
         """What this CA signs with."""
-        return self.signature or algorithms.usual(self.public_key)
+        return self.signature or algorithms.of_issuer(self.public_key, self.certificate)
 
     @cached_property
     def limits(self) -> IssuerLimits:

@@ -236,6 +236,16 @@ def of(holder: x509.Certificate | x509.CertificateSigningRequest) -> PublicKey |
     return key if isinstance(key, PublicKey) and key_type(spki(key)) else None
 
 
+def spki_of(holder: x509.Certificate | x509.CertificateSigningRequest) -> bytes | None:
+    """Give the same key in its one encoding."""
+    try:
+        key = holder.public_key()
+    except (UnsupportedAlgorithm, ValueError):
+        return None
+    spki_der = spki(key) if isinstance(key, PublicKey) else b""
+    return spki_der if key_type(spki_der) else None
+
+
 def of_ca(certificate: x509.Certificate) -> PublicKey:
     """Give the key of a CA certificate; raises IntegrityError when it is of no type that issues."""
     key = of(certificate)

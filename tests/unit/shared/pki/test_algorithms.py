@@ -10,6 +10,7 @@ from shared.pki import algorithms, signed
 from shared.pki.algorithms import BY_NAME, Scheme
 from shared.pki.keys import KeyType
 from tests.support import pki_keys
+from tests.support.pki_hierarchy import root_authority, subordinate
 
 
 @pytest.mark.parametrize(("kind", "name"), pki_keys.ISSUERS)
@@ -54,3 +55,22 @@ def test_a_choice_that_does_not_fit_names_those_that_do():
     with pytest.raises(BadRequestError) as caught:
         algorithms.chosen(key, "rsa-sha256")
     assert "ecdsa-sha384" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("root_kind", "signature", "kind", "expected"),
+    [
+        (KeyType.RSA_2048, "rsa-pss-sha512", KeyType.RSA_2048, "rsa-pss-sha512"),
+        (KeyType.RSA_2048, "rsa-pss-sha256", KeyType.RSA_3072, "rsa-pss-sha256"),
+        (KeyType.RSA_2048, "rsa-pss-sha256", KeyType.EC_P256, "ecdsa-sha256"),
+        (KeyType.EC_P256, "ecdsa-sha512", KeyType.EC_P256, "ecdsa-sha512"),
+        (KeyType.EC_P256, None, KeyType.EC_P384, "ecdsa-sha384"),
+        (KeyType.ED25519, None, KeyType.ED448, "ed448"),
+    ],
+)
+def test_what_is_chosen_for_a_root_holds_below_it(root_kind, signature, kind, expected):
+    root = root_authority("Root", root_kind, signature)
+    stored = algorithms.of_issuer(root.issuer.public_key, root.issuer.certificate)
+    assert stored is root.issuer.algorithm
+    issuing = subordinate(root, "Issuing", 0, kind=kind)
+    assert issuing.issuer.algorithm is BY_NAME[expected]
