@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Protocol
 from aiohttp import web
 from pydantic import Field
 
+from shared.policy.rights import Permission
 from shared.sync.join import GATEWAY_NAME_PATTERN
 from shared.web.console import Name, Order, RevokeOrder, Text, command, read_order
 
@@ -110,12 +111,12 @@ def routes(console: Console) -> list[web.AbstractRouteDef]:
         return await console.revoke(order.serial, order.reason, actor)
 
     return [
-        web.post("/gateways", command(invite)),
-        web.get("/gateways", command(gateways)),
-        web.post("/gateways/end", command(end_gateway)),
-        web.post("/gateways/command", command(command_gateway)),
-        web.post("/stations", command(add_station)),
-        web.get("/stations", command(stations)),
-        web.delete("/stations/{name}", command(revoke_station)),
-        web.post("/revoke", command(revoke)),
+        web.post("/gateways", command(Permission.GATEWAY_INVITE, invite)),
+        web.get("/gateways", command(Permission.GATEWAY_READ, gateways)),
+        web.post("/gateways/end", command(Permission.GATEWAY_END, end_gateway)),
+        web.post("/gateways/command", command(Permission.GATEWAY_COMMAND, command_gateway)),
+        web.post("/stations", command(Permission.STATION_WRITE, add_station)),
+        web.get("/stations", command(Permission.STATION_READ, stations)),
+        web.delete("/stations/{name}", command(Permission.STATION_WRITE, revoke_station)),
+        web.post("/revoke", command(Permission.CERTIFICATE_REVOKE, revoke)),
     ]

@@ -15,18 +15,19 @@ from central.authority import hierarchy
 from central.authority.hierarchy import Founder, KeyTypes
 from central.config import CentralSettings
 from central.core import Core
+from central.identity import people
 from central.inventory import audit
 from central.sync import directives
 from central.sync.listener import Storage
 from shared.kernel.clock import Clock
 from shared.pki import formats
+from shared.policy.rights import EVERYWHERE
 from shared.policy.shipped import SHIPPED
-from shared.store.access import Access
 from shared.store.schema import ca, fact, profile, user
 from shared.store.transaction import Transaction
 from shared.store.vault import Vault
 from shared.system.clock import SystemClock
-from shared.web.sessions import hash_password
+from shared.web import passwords
 
 DIRECTIVE_KEY = "directive"
 _PASSWORD_BYTES = 15
@@ -130,8 +131,14 @@ async def _make_admin(storage: Storage, name: str) -> str | None:
     if await storage.database.read(select(user.c.name).limit(1)):
         return None
     password = secrets.token_urlsafe(_PASSWORD_BYTES)
-    access = Access(storage.database)
-    await access.set_user(name, password_hash=hash_password(password), role="admin")
+    encoded = passwords.encode(password)
+
+    def unit(transaction: Transaction) -> None:
+        # Only who runs `init` has seen it: it need not be changed.
+        people.add_user(transaction, name, encoded, "system", must_change=False)
+        people.assign(transaction, name, "admin", EVERYWHERE, "system")
+
+    await storage.database.writer.run(unit)
     return password
 
 

@@ -111,8 +111,8 @@ class Operations:
             profiles=order.profiles,
             token_hash=digest,
             expires_at_us=self._now_us() + order.days * _DAY_US,
+            actor=actor,
         )
-        await self._audit(actor, "station.added", order.name, order.model_dump())
         return token
 
     async def stations(self) -> list[dict[str, Any]]:
@@ -135,9 +135,8 @@ class Operations:
 
     async def revoke_station(self, name: str, actor: str) -> None:
         """End a station's token at once; raises NotFoundError."""
-        await self._access.revoke_station(name)
+        await self._access.revoke_station(name, actor)
         self._authenticator.forget()
-        await self._audit(actor, "station.revoked", name, {})
 
     async def revoke(self, serial: str, reason: str, actor: str) -> dict[str, str]:
         """Revoke by serial number; raises NotFoundError, BadRequestError when two CAs used it."""
@@ -158,11 +157,11 @@ class Operations:
         self._authenticator.forget()
         return record
 
-    async def settle(self, conflict_id: int, actor: str) -> None:
-        """Note that a person has looked at an open question; raises NotFoundError."""
+    async def settle(self, conflict_id: int, gateway: str, actor: str) -> None:
+        """Note that a person has looked at a gateway's open question; raises NotFoundError."""
 
         def unit(transaction: Transaction) -> None:
-            if not conflicts.settle(transaction, conflict_id):
+            if not conflicts.settle(transaction, conflict_id, gateway):
                 raise NotFoundError("There is no such open question.")
             audit.add(transaction, actor, "conflict.settled", str(conflict_id), {})
 
@@ -175,11 +174,6 @@ class Operations:
                 f"There is no profile {', '.join(sorted(unknown))}.",
                 remedy=f"There are: {', '.join(sorted(known - {'*'}))}.",
             )
-
-    async def _audit(self, actor: str, action: str, subject: str, detail: dict[str, Any]) -> None:
-        await self._central.storage.database.writer.run(
-            lambda transaction: audit.add(transaction, actor, action, subject, detail)
-        )
 
     def _now_us(self) -> int:
         return self._central.clock.now().utc_us

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from central import backup, core
 from central import console as commands
+from central.admin.frame import Frame
 from central.admin.routes import routes as admin_routes
 from central.authority.join import Joined, Joining
 from central.authority.join_routes import routes as join_routes
@@ -21,6 +22,7 @@ from central.authority.responders import CentralValidation
 from central.config import CentralSettings
 from central.core import VERSION, Core
 from central.founding import DIRECTIVE_KEY
+from central.inventory import audit
 from central.inventory.reads import Inventory
 from central.issuing import CentralProfiles
 from central.listeners import Listeners
@@ -36,6 +38,7 @@ from shared.kernel.errors import ConflictError
 from shared.pki import keys
 from shared.pki.ocsp import never_issued_state
 from shared.store.access import Access
+from shared.store.accounts import Accounts
 from shared.store.kept import Kept
 from shared.sync.envelope import Signer
 from shared.sync.join import spki_hash
@@ -100,7 +103,8 @@ class Server:
         )
         self._profiles = profiles
         self._kept = Kept(database, central.vault.keyring)
-        self._access = Access(database)
+        self._access = Access(database, audit.add)
+        self._accounts = Accounts(database, audit.add)
         self._failures = Throttle(clock)
         self._authenticator = Authenticator(
             credentials=self._access, clock=clock, failures=self._failures
@@ -213,19 +217,14 @@ class Server:
         web, clock = self._central.settings.web, self._central.clock
         pages = Pages(*_PAGE_PACKAGES, product=_PRODUCT, version=VERSION, login_path="/login")
         sessions = Sessions(
-            accounts=self._access, clock=clock, random=os.urandom, failures=self._failures
+            accounts=self._accounts, clock=clock, random=os.urandom, failures=self._failures
         )
         relying, front = validation_routes(self._validation, clock, self._answers)
+        frame = Frame(pages, sessions, clock)
         ports = self._rest_ports()
         measured = metrics.routes(self._authenticator, self._sync_view.metrics)
         people = [
-            *admin_routes(
-                pages=pages,
-                sessions=sessions,
-                inventory=self._inventory,
-                operations=self._operations,
-                clock=clock,
-            ),
+            *admin_routes(frame, self._inventory, self._operations),
             *measured,
             *rest_routes(ports, pages),
         ]

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gateway.snapshot import LineState, Snapshot
 from gateway.verdict import verdict
+from shared.policy.rights import Permission
 from shared.web.console import Name, Order, RevokeOrder, Text, command, read_order
 
 
@@ -100,12 +101,12 @@ def routes(console: Console) -> list[web.AbstractRouteDef]:
         return await console.release_hold(await read_order(request, HoldOrder), actor)
 
     return [
-        web.get("/snapshot", command(snapshot)),
-        web.post("/line", command(line)),
-        web.post("/stations", command(add_station)),
-        web.get("/stations", command(stations)),
-        web.delete("/stations/{name}", command(revoke_station)),
-        web.post("/revoke", command(revoke)),
-        web.post("/hold", command(hold)),
-        web.post("/release", command(release_hold)),
+        web.get("/snapshot", command(Permission.STATUS_READ, snapshot)),
+        web.post("/line", command(Permission.LINE_WRITE, line)),
+        web.post("/stations", command(Permission.STATION_WRITE, add_station)),
+        web.get("/stations", command(Permission.STATION_READ, stations)),
+        web.delete("/stations/{name}", command(Permission.STATION_WRITE, revoke_station)),
+        web.post("/revoke", command(Permission.CERTIFICATE_REVOKE, revoke)),
+        web.post("/hold", command(Permission.CERTIFICATE_HOLD, hold)),
+        web.post("/release", command(Permission.CERTIFICATE_HOLD, release_hold)),
     ]

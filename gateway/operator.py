@@ -17,7 +17,7 @@ from shared.store.access import Access
 from shared.store.database import Database
 from shared.store.reads import Reads
 from shared.store.transaction import Transaction
-from shared.web.auth import Authenticator, Role, new_token
+from shared.web.auth import Authenticator, new_token
 
 _LOG = logging.getLogger(__name__)
 _DAY_US = 24 * 3600 * US_PER_SECOND
@@ -56,7 +56,7 @@ class Operator:
         token, digest = new_token(self.random)
         await self.access.add_station(
             order.name,
-            role=Role.STATION,
+            role="station",
             profiles=order.profiles,
             token_hash=digest,
             expires_at_us=self.clock.now().utc_us + order.days * _DAY_US,

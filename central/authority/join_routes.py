@@ -6,6 +6,7 @@ from central.authority.join import Joining
 from shared.kernel.errors import BadRequestError, TmaError
 from shared.sync.join import CONTENT_TYPE, JOIN_PATH, MESSAGE_BYTES_MAX, ROOT_PATH, JoinRequest
 from shared.web.app import read_body
+from shared.web.auth import open_to_all
 from shared.web.throttle import Throttle
 
 
@@ -28,4 +29,9 @@ def routes(joining: Joining, failures: Throttle) -> list[web.RouteDef]:
             raise
         return web.Response(body=answer, content_type=CONTENT_TYPE)
 
-    return [web.get(ROOT_PATH, root), web.post(JOIN_PATH, join)]
+    return [
+        web.get(
+            ROOT_PATH, open_to_all(root, "the transport root is public; its hash is in the token")
+        ),
+        web.post(JOIN_PATH, open_to_all(join, "the join token in the request is the credential")),
+    ]

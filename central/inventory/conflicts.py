@@ -12,7 +12,11 @@ from shared.store.transaction import Transaction
 _INSERT = insert(conflict)
 _SETTLE = (
     update(conflict)
-    .where(conflict.c.id == bindparam("number"), conflict.c.state == "open")
+    .where(
+        conflict.c.id == bindparam("number"),
+        conflict.c.gateway == bindparam("about"),
+        conflict.c.state == "open",
+    )
     .values(state="settled")
 )
 
@@ -32,6 +36,6 @@ def add(
     transaction.execute(_INSERT, row)
 
 
-def settle(transaction: Transaction, conflict_id: int) -> bool:
-    """Close a question; False if there is no such open one."""
-    return transaction.execute(_SETTLE, {"number": conflict_id}) == 1
+def settle(transaction: Transaction, conflict_id: int, gateway: str) -> bool:
+    """Close a question about a gateway; False if there is no such open one."""
+    return transaction.execute(_SETTLE, {"number": conflict_id, "about": gateway}) == 1

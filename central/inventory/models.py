@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from shared.policy.rights import Place
+
 
 @dataclass(frozen=True, slots=True)
 class Totals:
@@ -108,6 +110,7 @@ class AuthorityView:
     state: str
     not_after_us: int
     der: bytes
+    tenant: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,17 @@ class CertificateView:
     metadata: Mapping[str, str]
     chain: Sequence[AuthorityView]
     holds: Sequence[HoldView]
+
+    @property
+    def place(self) -> Place:
+        """Say where it belongs, for whoever asks what one may do with it."""
+        return Place(
+            tenant=self.chain[0].tenant if self.chain else None,
+            ca=self.line.ca_id,
+            profile=self.line.profile,
+            line=self.line.origin or None,
+            serial=self.line.serial,
+        )
 
 
 @dataclass(frozen=True, slots=True)

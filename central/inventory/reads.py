@@ -20,8 +20,9 @@ from central.inventory.models import (
     Totals,
 )
 from shared.kernel.errors import NotFoundError
+from shared.policy.rights import Scope
 from shared.store.database import Database
-from shared.store.reads import AuthorityRow, Reads
+from shared.store.reads import AuthorityRow, Reads, inside
 from shared.store.schema import (
     audit,
     ca,
@@ -86,22 +87,25 @@ class Inventory:
         self._read = database.read
         self._reads = Reads(database)
 
-    async def dashboard(self) -> Dashboard:
-        """Give the numbers of the first page."""
+    async def dashboard(self, lines: frozenset[str] | None = None) -> Dashboard:
+        """Give the numbers of the first page, of some lines or all (None)."""
+        conflicts = await self.conflicts()
         return Dashboard(
-            totals=await self.totals(),
-            gateways=await self.gateways(),
-            conflicts=await self.conflicts(),
-            quarantined=await self._quarantined(),
+            totals=await self.totals(lines),
+            gateways=await self.gateways(lines),
+            conflicts=[one for one in conflicts if lines is None or one.gateway in lines],
+            quarantined=await self._quarantined() if lines is None else 0,
         )
 
-    async def totals(self) -> Totals:
-        """Add up the counters of all origins but central's own infrastructure."""
+    async def totals(self, lines: frozenset[str] | None = None) -> Totals:
+        """Add up the counters of some lines, or of all but central's own infrastructure."""
         counters = await self._reads.counters()
 
+        def counts(origin: str) -> bool:
+            return origin != INFRASTRUCTURE if lines is None else origin in lines
+
         def total(name: str) -> int:
-            by_origin = counters.get(name, {})
-            return sum(value for origin, value in by_origin.items() if origin != INFRASTRUCTURE)
+            return sum(value for origin, value in counters.get(name, {}).items() if counts(origin))
 
         return Totals(
             issued=total("issued"),
@@ -112,9 +116,12 @@ class Inventory:
             refused=total("refused"),
         )
 
-    async def gateways(self) -> list[GatewayView]:
-        """Give all gateways by name."""
-        rows = await self._read(select(gateway).order_by(gateway.c.name))
+    async def gateways(self, lines: frozenset[str] | None = None) -> list[GatewayView]:
+        """Give some gateways, or all (None), by name."""
+        wanted = select(gateway).order_by(gateway.c.name)
+        if lines is not None:
+            wanted = wanted.where(gateway.c.name.in_(lines))
+        rows = await self._read(wanted)
         return [await self._gateway(row) for row in await self._with_sums(rows)]
 
     async def gateway(self, name: str) -> GatewayView:
@@ -152,13 +159,18 @@ class Inventory:
             for row in rows
         ]
 
-    async def search(self, text: str, after: int, limit: int) -> list[CertificateLine]:
+    async def search(
+        self, text: str, within: Sequence[Scope], after: int, limit: int
+    ) -> list[CertificateLine]:
         """Find certificates, newest first, with an id below ``after`` (0: from the newest).
+
+        Only what lies in one of the scopes ``within`` is found.
 
         ``text`` holds terms like ``status:revoked`` and free words; each free word is a serial
         number, a SHA-256, the beginning of a common name or of a device id.
         """
         statement = select(*_LINE_COLUMNS).order_by(certificate.c.id.desc()).limit(limit)
+        statement = statement.where(inside(within))
         for condition in _conditions(text):
             statement = statement.where(condition)
         if after:
@@ -240,7 +252,9 @@ class Inventory:
                 break
             row = rows[0]
             chain.append(
-                AuthorityView(row.ca_id, row.name, row.kind, row.state, row.not_after, row.der)
+                AuthorityView(
+                    row.ca_id, row.name, row.kind, row.state, row.not_after, row.der, row.tenant
+                )
             )
             wanted = row.parent_id
         return chain

@@ -1,16 +1,18 @@
-"""Who may ask: stations with tokens or client certificates, users and their sessions."""
+"""Who may ask: stations and programs, by token or client certificate."""
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from shared.kernel.errors import BadRequestError, ConflictError, NotFoundError
+from shared.policy.rights import Right, Scope, permissions_of
+from shared.store import rights
 from shared.store.database import Database
-from shared.store.schema import certificate, session, station, user
+from shared.store.schema import api_token, certificate, station, user_certificate
 from shared.store.transaction import Transaction
 
 _STATION_COLUMNS = (
@@ -33,41 +35,12 @@ _REVOKE_STATION = (
 _ISSUED = select(
     certificate.c.ca_id, certificate.c.serial, certificate.c.status, certificate.c.not_after
 ).where(certificate.c.sha256 == bindparam("sha256"), certificate.c.state == "issued")
-_USER = select(
-    user.c.name, user.c.password_hash, user.c.role, user.c.failed_logins, user.c.locked_until
-).where(user.c.name == bindparam("user_name"))
-_ADD_USER = insert(user)
-_SET_PASSWORD = (
-    update(user)
-    .where(user.c.name == bindparam("user_name"))
-    .values(password_hash=bindparam("new_hash"), failed_logins=0, locked_until=None)
+_API_TOKEN = select(
+    api_token.c.user, api_token.c.permissions, api_token.c.scope, api_token.c.expires_at
+).where(api_token.c.token_hash == bindparam("token_hash"), api_token.c.revoked_at.is_(None))
+_USER_CERTIFICATE = select(user_certificate.c.user, user_certificate.c.not_after).where(
+    user_certificate.c.sha256 == bindparam("sha256")
 )
-_COUNT_ATTEMPT = (
-    update(user)
-    .where(
-        user.c.name == bindparam("user_name"), user.c.failed_logins == bindparam("failed_before")
-    )
-    .values(failed_logins=user.c.failed_logins + 1, locked_until=bindparam("until"))
-)
-_FORGET_ATTEMPTS = (
-    update(user)
-    .where(user.c.name == bindparam("user_name"))
-    .values(failed_logins=0, locked_until=None)
-)
-_SESSION = (
-    select(session.c.user, user.c.role, session.c.seen_at, session.c.expires_at)
-    .join(user, user.c.name == session.c.user)
-    .where(session.c.token_hash == bindparam("token"))
-)
-_ADD_SESSION = insert(session)
-_TOUCH_SESSION = (
-    update(session)
-    .where(session.c.token_hash == bindparam("token"))
-    .values(seen_at=bindparam("now"))
-)
-_END_SESSION = delete(session).where(session.c.token_hash == bindparam("token"))
-_END_SESSIONS_OF = delete(session).where(session.c.user == bindparam("user_name"))
-_DROP_OLD_SESSIONS = delete(session).where(session.c.expires_at <= bindparam("now"))
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _STATIONS_MAX = 10_000
 
@@ -94,32 +67,33 @@ class ClientCertificate:
 
 
 @dataclass(frozen=True, slots=True)
-class User:
-    """A person with a password; ``locked_until_us`` in UTC µs."""
-
-    name: str
-    password_hash: str
-    role: str
-    failed_logins: int
-    locked_until_us: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A login with the role its user has now; times in UTC µs."""
+class UserRights:
+    """A user as token or certificate name one; ``expires_at_us`` in UTC µs."""
 
     user: str
-    role: str
-    seen_at_us: int
-    expires_at_us: int
+    rights: Sequence[Right]
+    expires_at_us: int | None
+
+
+#: Writes down who did what to whom, in the transaction that does it:
+#: (transaction, actor, action, subject, detail).
+Record = Callable[[Transaction, str, str, str, Mapping[str, Any]], None]
+
+
+def not_recorded(
+    transaction: Transaction, actor: str, action: str, subject: str, detail: Mapping[str, Any]
+) -> None:
+    """Write nothing: for what makes a new box, and for tests."""
+    del transaction, actor, action, subject, detail
 
 
 class Access:
-    """The ports ``Credentials`` and ``Accounts`` of shared.web, and what administers them."""
+    """The port ``Credentials`` of shared.web, and what administers stations."""
 
-    def __init__(self, database: Database) -> None:
-        """Take the database."""
+    def __init__(self, database: Database, record: Record = not_recorded) -> None:
+        """Take the database, and where acts are written down: audit log or outbox."""
         self._database = database
+        self._record = record
 
     async def add_station(
         self,
@@ -130,9 +104,10 @@ class Access:
         token_hash: bytes | None = None,
         certificate_sha256: str | None = None,
         expires_at_us: int | None = None,
+        actor: str = "system",
     ) -> None:
         """Add a station; raises ConflictError when there is one, BadRequestError for its name."""
-        _require_name(name)
+        require_name(name)
         row = {
             "name": name,
             "role": role,
@@ -147,17 +122,20 @@ class Access:
             if transaction.one(_STATION, {"station": name}) is not None:
                 raise ConflictError(f"There is a station {name} already.")
             transaction.execute(_ADD_STATION, {**row, "created_at": transaction.now.utc_us})
+            told = {"role": role, "profiles": list(profiles), "expires_at_us": expires_at_us}
+            self._record(transaction, actor, "station.added", name, told)
 
         await self._database.writer.run(unit)
 
-    async def revoke_station(self, name: str) -> None:
+    async def revoke_station(self, name: str, actor: str = "system") -> None:
         """Refuse this station from now on; raises NotFoundError. Again, it changes nothing."""
 
         def unit(transaction: Transaction) -> None:
             if transaction.one(_STATION, {"station": name}) is None:
                 raise NotFoundError(f"There is no station {name}.")
             parameters = {"station": name, "now": transaction.now.utc_us}
-            transaction.execute(_REVOKE_STATION, parameters)
+            if transaction.execute(_REVOKE_STATION, parameters):
+                self._record(transaction, actor, "station.revoked", name, {})
 
         await self._database.writer.run(unit)
 
@@ -182,82 +160,38 @@ class Access:
         rows = await self._database.read(_ISSUED, {"sha256": sha256})
         return ClientCertificate(*rows[0]) if rows else None
 
-    async def set_user(self, name: str, *, password_hash: str, role: str) -> None:
-        """Add a user, or give one a new password and end his sessions; the role stays then.
+    async def user_by_token(self, token_hash: bytes) -> UserRights | None:
+        """Find the user of a live API token, with what both the user and the token may."""
+        rows: Any = await self._database.read(_API_TOKEN, {"token_hash": token_hash})
+        if not rows:
+            return None
+        row = rows[0]
+        allowed = None if row.permissions is None else permissions_of(json.loads(row.permissions))
+        held = await rights.of_user(self._database, row.user)
+        narrowed = [
+            found for one in held if (found := one.narrowed(allowed, Scope.parse(row.scope)))
+        ]
+        return UserRights(row.user, narrowed, row.expires_at)
 
-        Raises BadRequestError for a name that could be taken for something else in a log.
-        """
-        _require_name(name)
+    async def user_by_certificate(self, sha256: str) -> UserRights | None:
+        """Find the user to whom the certificate with this SHA-256 (hex) is bound."""
+        rows: Any = await self._database.read(_USER_CERTIFICATE, {"sha256": sha256})
+        if not rows:
+            return None
+        held = await rights.of_user(self._database, rows[0].user)
+        return UserRights(rows[0].user, held, rows[0].not_after)
 
-        def unit(transaction: Transaction) -> None:
-            if transaction.one(_USER, {"user_name": name}) is not None:
-                parameters = {"user_name": name, "new_hash": password_hash}
-                transaction.execute(_SET_PASSWORD, parameters)
-                transaction.execute(_END_SESSIONS_OF, {"user_name": name})
-                return
-            row = {
-                "name": name,
-                "password_hash": password_hash,
-                "role": role,
-                "failed_logins": 0,
-                "locked_until": None,
-                "created_at": transaction.now.utc_us,
-            }
-            transaction.execute(_ADD_USER, row)
-
-        await self._database.writer.run(unit)
-
-    async def user(self, name: str) -> User | None:
-        """Find a user."""
-        rows = await self._database.read(_USER, {"user_name": name})
-        return User(*rows[0]) if rows else None
-
-    async def count_attempt(self, name: str, failed_before: int, locked_until_us: int) -> bool:
-        """Book one more failed login if the count is still ``failed_before``; else give False."""
-        parameters = {"user_name": name, "failed_before": failed_before, "until": locked_until_us}
-        return await self._database.writer.run(
-            lambda transaction: transaction.execute(_COUNT_ATTEMPT, parameters) == 1
-        )
-
-    async def open_session(
-        self, name: str, token_hash: bytes, now_us: int, expires_at_us: int
-    ) -> None:
-        """Add a session, forget the user's failed logins and all sessions that are over."""
-        row = {
-            "token_hash": token_hash,
-            "user": name,
-            "created_at": now_us,
-            "seen_at": now_us,
-            "expires_at": expires_at_us,
-        }
-
-        def unit(transaction: Transaction) -> None:
-            transaction.execute(_FORGET_ATTEMPTS, {"user_name": name})
-            transaction.execute(_DROP_OLD_SESSIONS, {"now": now_us})
-            transaction.execute(_ADD_SESSION, row)
-
-        await self._database.writer.run(unit)
-
-    async def session(self, token_hash: bytes) -> Session | None:
-        """Find a session."""
-        rows = await self._database.read(_SESSION, {"token": token_hash})
-        return Session(*rows[0]) if rows else None
-
-    async def touch_session(self, token_hash: bytes, now_us: int) -> None:
-        """Note that the session was used."""
-        parameters = {"token": token_hash, "now": now_us}
+    async def token_refused(self, kind: str, peer: str) -> None:
+        """Note that somebody presented a token or certificate that is not accepted."""
         await self._database.writer.run(
-            lambda transaction: transaction.execute(_TOUCH_SESSION, parameters)
-        )
-
-    async def end_session(self, token_hash: bytes) -> None:
-        """Forget a session."""
-        await self._database.writer.run(
-            lambda transaction: transaction.execute(_END_SESSION, {"token": token_hash})
+            lambda transaction: self._record(
+                transaction, "anonymous", "credential.refused", kind, {"peer": peer}
+            )
         )
 
 
-def _require_name(name: str) -> None:
+def require_name(name: str) -> None:
+    """Raise BadRequestError for a name that could be taken for something else in a log."""
     if not _NAME.fullmatch(name):
         raise BadRequestError(
             "A name has 1 to 64 letters of a to z, digits, dots, hyphens or underscores."

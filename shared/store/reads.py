@@ -4,15 +4,16 @@ No query here counts rows of a big table or walks through more than it gives (de
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, bindparam, func, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, false, func, or_, select, true
 
 from shared.kernel.errors import BadRequestError
 from shared.kernel.limits import PAGE_ROWS_MAX
 from shared.pki.ocsp import State, Status
+from shared.policy.rights import Scope
 from shared.store.database import Database
 from shared.store.schema import (
     NOT_GOOD,
@@ -40,6 +41,7 @@ _COLUMNS = (
     certificate.c.profile,
     certificate.c.principal,
     certificate.c.protocol,
+    select(ca.c.tenant).where(ca.c.ca_id == certificate.c.ca_id).scalar_subquery().label("tenant"),
     certificate.c.test,
     certificate.c.not_before,
     certificate.c.not_after,
@@ -134,6 +136,7 @@ class CertificateRow:
     profile: str | None
     principal: str | None
     protocol: str | None
+    tenant: str | None
     test: bool
     not_before_us: int | None
     not_after_us: int | None
@@ -191,12 +194,13 @@ class Reads:
         return _first(await self._read(_OF_KEY, {"key": idempotency_key}))
 
     async def search(
-        self, filters: Mapping[str, str], profiles: Sequence[str] | None, after: int, limit: int
+        self, filters: Mapping[str, str], within: Sequence[Scope] | None, after: int, limit: int
     ) -> list[CertificateRow]:
         """Give up to ``limit`` certificates, newest first, with an id below ``after``.
 
         ``after`` 0 begins with the newest; ``filters`` (names as in ``FILTERS``) are equalities;
-        ``profiles`` None means all. Raises BadRequestError for another filter.
+        only what lies in one of the scopes ``within`` is given, with None all. Raises
+        BadRequestError for another filter.
         """
         if unknown := filters.keys() - FILTERS.keys():
             raise BadRequestError(f"One cannot search by {', '.join(sorted(unknown))}.")
@@ -207,8 +211,8 @@ class Reads:
             statement = statement.where(NOT_GOOD)  # lets SQLite use the index of those
         if filters.get("origin"):
             statement = statement.where(REPORTED)  # likewise
-        if profiles is not None:
-            statement = statement.where(certificate.c.profile.in_(profiles))
+        if within is not None:
+            statement = statement.where(inside(within))
         if after:
             statement = statement.where(certificate.c.id < after)
         rows = await self._read(statement.limit(min(limit, PAGE_ROWS_MAX)))
@@ -266,6 +270,39 @@ def _status(row: Any, unlisted: State) -> Status:
     if row.status == "good":
         return Status(State.GOOD, not_after_us=row.not_after)
     return Status(State.REVOKED, row.revoked_at, row.reason, row.not_after)
+
+
+def inside(scopes: Sequence[Scope]) -> ColumnElement[bool]:
+    """Make the condition that a certificate lies in one of the scopes; without one, nothing does.
+
+    Scopes of one profile each, as stations have them, become one list: that uses its index.
+    """
+    if any(not scope.named() for scope in scopes):
+        return true()
+    profiles = [scope.profile for scope in scopes if scope.named().keys() == {"profile"}]
+    others = [scope for scope in scopes if scope.named().keys() != {"profile"}]
+    return or_(
+        false(),
+        *([certificate.c.profile.in_(profiles)] if profiles else []),
+        *(
+            and_(*(_COLUMN_OF[name](value) for name, value in scope.named().items()))
+            for scope in others
+        ),
+    )
+
+
+def _of_tenant(tenant: str) -> ColumnElement[bool]:
+    return certificate.c.ca_id.in_(select(ca.c.ca_id).where(ca.c.tenant == tenant))
+
+
+#: How each property of a scope is found at a certificate.
+_COLUMN_OF: Mapping[str, Callable[[str], ColumnElement[bool]]] = {
+    "tenant": _of_tenant,
+    "ca": lambda value: certificate.c.ca_id == value,
+    "profile": lambda value: certificate.c.profile == value,
+    "line": lambda value: certificate.c.origin == value,
+    "serial": lambda value: certificate.c.serial == value,
+}
 
 
 def _first(rows: Sequence[Any]) -> CertificateRow | None:

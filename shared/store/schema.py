@@ -6,34 +6,42 @@ name at central. Serials are lower-case hex. Both products have every table of t
 
 from sqlalchemy import (
     Column,
-    ForeignKeyConstraint,
     Index,
     Integer,
-    LargeBinary,
-    MetaData,
     Table,
-    Text,
     UniqueConstraint,
     text,
 )
 
-metadata = MetaData()
+from shared.store.columns import blob as _blob
+from shared.store.columns import integer as _int
+from shared.store.columns import key as _key
+from shared.store.columns import metadata
+from shared.store.columns import text as _text
+from shared.store.schema_people import (
+    api_token,
+    approval,
+    assignment,
+    audit_checkpoint,
+    login_ticket,
+    role,
+    session,
+    user,
+    user_certificate,
+)
 
-
-def _text(name: str, *, null: bool = False) -> Column[str]:
-    return Column(name, Text, nullable=null)
-
-
-def _int(name: str, *, null: bool = False) -> Column[int]:
-    return Column(name, Integer, nullable=null)
-
-
-def _blob(name: str, *, null: bool = False) -> Column[bytes]:
-    return Column(name, LargeBinary, nullable=null)
-
-
-def _key(name: str) -> Column[str]:
-    return Column(name, Text, primary_key=True, nullable=False)
+#: Tables that stand in a file of their own and are imported from here like all others.
+PEOPLE = (
+    api_token,
+    approval,
+    assignment,
+    audit_checkpoint,
+    login_ticket,
+    role,
+    session,
+    user,
+    user_certificate,
+)
 
 
 def _partial_index(name: str, column: str, *more: str) -> Index:
@@ -63,6 +71,7 @@ ca = Table(
     _int("not_after"),
     _int("crl_number"),
     _int("created_at"),
+    _text("tenant", null=True),  # whose it is; null: the installation's
     Index("ca_by_gateway", "gateway"),
 )
 
@@ -395,28 +404,6 @@ conflict = Table(
     _int("created_at"),
 )
 
-user = Table(
-    "user",
-    metadata,
-    _key("name"),
-    _text("password_hash"),
-    _text("role"),  # admin, auditor
-    _int("failed_logins"),
-    _int("locked_until", null=True),
-    _int("created_at"),
-)
-
-session = Table(
-    "session",
-    metadata,
-    _key("token_hash"),
-    _text("user"),
-    _int("created_at"),
-    _int("seen_at"),
-    _int("expires_at"),
-    ForeignKeyConstraint(["user"], ["user.name"]),
-)
-
 audit = Table(
     "audit",
     metadata,
@@ -427,4 +414,7 @@ audit = Table(
     _text("subject"),
     _text("detail"),
     _blob("hash"),
+    Index("audit_by_actor", "actor", "id"),
+    Index("audit_by_action", "action", "id"),
+    Index("audit_by_subject", "subject", "id"),
 )

@@ -25,6 +25,7 @@ from shared.validation.answers import HOLDS_US, NOT_STORED, Answer, Answers, Fil
 from shared.validation.ports import Responder, Validation
 from shared.web import front
 from shared.web.app import read_body
+from shared.web.auth import open_to_all
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,11 +47,12 @@ def routes(
     """
     files = _Files(validation)
     responding = _Responding(validation, clock, answers)
+    why = "relying parties ask without a name, for what is signed by itself"
     mounted = [
-        web.get("/crl/{ca_id:[0-9a-f]+}.crl", files.crl),
-        web.get("/ca/{ca_id:[0-9a-f]+}.cer", files.authority),
-        web.post("/ocsp", responding.post),
-        web.get("/ocsp/{request:.+}", responding.get),
+        web.get("/crl/{ca_id:[0-9a-f]+}.crl", open_to_all(files.crl, why)),
+        web.get("/ca/{ca_id:[0-9a-f]+}.cer", open_to_all(files.authority, why)),
+        web.post("/ocsp", open_to_all(responding.post, why)),
+        web.get("/ocsp/{request:.+}", open_to_all(responding.get, why)),
     ]
     return mounted, responding.front
 

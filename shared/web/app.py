@@ -18,6 +18,7 @@ from shared.kernel.errors import BadRequestError, TmaError, TooLargeError, Unava
 from shared.kernel.ids import Random
 from shared.web import problems
 from shared.web.access_log import JsonAccessLogger
+from shared.web.auth import need_of
 from shared.web.front import Front, Responder
 from shared.web.origin import require_same_origin
 from shared.web.pages import Pages
@@ -36,17 +37,23 @@ def create(
     pages: Pages | None = None,
     deadline_s: float = 300,
 ) -> web.Application:
-    """Build an application; with ``pages`` a browser gets errors as pages and login redirects.
+    """Build an application; no route is served that does not say who may (``shared.web.auth``).
 
-    ``deadline_s`` bounds every handler: a batch of 1,000 on a slow token is the longest.
+    With ``pages`` a browser gets errors as pages and login redirects. ``deadline_s`` bounds every
+    handler: a batch of 1,000 on a slow token is the longest.
     """
     app = web.Application(
         middlewares=[_boundary(pages, random, deadline_s)],
         client_max_size=limits.BATCH_BODY_BYTES_MAX,
     )
-    app.add_routes(routes)
-    if pages is not None:
-        app.add_routes(pages.routes())
+    mounted = [*routes, *(pages.routes() if pages is not None else ())]
+    unsaid = [
+        f"{route.method} {route.path}"
+        for route in mounted
+        if isinstance(route, web.RouteDef) and need_of(route.handler) is None
+    ]
+    assert not unsaid, f"{unsaid} must say who may: wrap them in `needs` or `open_to_all`"
+    app.add_routes(mounted)
     return app
 
 

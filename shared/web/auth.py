@@ -1,10 +1,14 @@
-"""Who asks: station tokens and client certificates become a ``Principal``; deny by default."""
+"""Who asks: tokens and client certificates become a ``Principal``; deny by default.
+
+Each route says in a table what it needs (``needs``, or ``open_to_all`` with the reason); the app
+factory starts no route that does not say it.
+"""
 
 import hashlib
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from functools import partial
 from ssl import SSLObject
 from typing import Protocol
 
@@ -13,6 +17,16 @@ from aiohttp import web
 from shared.kernel.clock import US_PER_SECOND, Clock
 from shared.kernel.errors import ForbiddenError, UnauthenticatedError
 from shared.kernel.ids import Random
+from shared.policy.rights import (
+    EVERYWHERE,
+    WHOLE,
+    Permission,
+    Place,
+    Right,
+    Scope,
+    allowed,
+    scopes,
+)
 from shared.web.access_log import PRINCIPAL
 from shared.web.throttle import Throttle
 
@@ -23,39 +37,76 @@ _TOKEN_CHARS_MAX = 128
 #: this time everywhere else (a command line tool wrote into the same database).
 _FRESH_US = 2 * US_PER_SECOND
 _CACHE_ENTRIES_MAX = 10_000
+_NEVER_US = 1 << 62
 
 
-class Role(StrEnum):
-    """What a principal may do, from most to least."""
-
-    ADMIN = "admin"
-    AUDITOR = "auditor"  # reads everything, changes nothing
-    STATION = "station"  # enrolls and manages certificates of its profiles
-    DEVICE = "device"  # reads, renews and revokes the one certificate it presents
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
     """An authenticated requester; ``name`` reads ``station:x``, ``cert:<sha256>``, ``user:x``.
 
-    ``profiles`` holds names, or ``*`` for all. ``certificate`` is (ca_id, serial text) of the
-    client certificate that was presented, if it is one of ours.
+    ``certificate`` is (ca_id, serial text) of the client certificate that was presented, if it is
+    one of ours.
     """
 
     name: str
-    role: Role
-    profiles: frozenset[str] = frozenset()
+    rights: tuple[Right, ...] = ()
     certificate: tuple[str, str] | None = None
 
-    def may_use(self, profile: str) -> bool:
-        """Tell whether certificates of this profile are this requester's business."""
-        return profile in self.profiles or "*" in self.profiles
+    def may(self, permission: Permission, on: Place = WHOLE) -> bool:
+        """Tell whether this is allowed there; without ``on``, for the whole installation."""
+        return allowed(self.rights, permission, on)
 
-    def require(self, *roles: Role) -> None:
-        """Raise ForbiddenError unless the requester has one of these roles."""
-        if self.role not in roles:
-            allowed = " or ".join(roles)
-            raise ForbiddenError(f"This needs the role {allowed}; you have {self.role}.")
+    def may_use(self, profile: str) -> bool:
+        """Tell whether one may enroll for this profile."""
+        return self.may(Permission.CERTIFICATE_ENROLL, Place(profile=profile))
+
+    def require(self, permission: Permission, *, on: Place = WHOLE) -> None:
+        """Raise ForbiddenError unless this is allowed there."""
+        if not self.may(permission, on):
+            raise _forbidden(permission)
+
+    def require_somewhere(self, permission: Permission) -> None:
+        """Raise ForbiddenError unless this is allowed anywhere; then filter by ``scopes``."""
+        if not self.scopes(permission):
+            raise _forbidden(permission)
+
+    def scopes(self, permission: Permission) -> tuple[Scope, ...]:
+        """Give where this is allowed: what a list may show. (EVERYWHERE,) for everything."""
+        return scopes(self.rights, permission)
+
+
+def _forbidden(permission: Permission) -> ForbiddenError:
+    return ForbiddenError(f"This needs the permission {permission} for it, which you do not have.")
+
+
+#: Written by whoever authenticates a request, so that it happens once.
+WHO: web.RequestKey[Principal] = web.RequestKey("who", Principal)
+
+_NEEDED = "__tma_needs__"
+
+
+def needs(permission: Permission, handler: Handler) -> Handler:
+    """Say which permission a handler demands; the caller makes sure that it does."""
+    return _saying(permission, handler)
+
+
+def open_to_all(handler: Handler, why: str) -> Handler:
+    """Say that a handler is for everybody, and why."""
+    return _saying(why, handler)
+
+
+def _saying(need: Permission | str, handler: Handler) -> Handler:
+    said = partial(handler)  # a bound method takes no attributes
+    setattr(said, _NEEDED, need)
+    return said
+
+
+def need_of(handler: object) -> Permission | str | None:
+    """Tell what a route's handler demands: a permission, the reason for none, or None: unsaid."""
+    return getattr(handler, _NEEDED, None)
 
 
 class StationRow(Protocol):
@@ -71,6 +122,17 @@ class StationRow(Protocol):
     def expires_at_us(self) -> int | None: ...  # noqa: D102
     @property
     def revoked_at_us(self) -> int | None: ...  # noqa: D102
+
+
+class UserRightsRow(Protocol):
+    """What authentication reads of an API token or bound certificate and its user; UTC µs."""
+
+    @property
+    def user(self) -> str: ...  # noqa: D102
+    @property
+    def rights(self) -> Sequence[Right]: ...  # noqa: D102
+    @property
+    def expires_at_us(self) -> int | None: ...  # noqa: D102
 
 
 class ClientCertificateRow(Protocol):
@@ -99,6 +161,18 @@ class Credentials(Protocol):
 
     async def client_certificate(self, sha256: str) -> ClientCertificateRow | None:
         """Find an issued certificate by hex SHA-256 of its DER."""
+        ...
+
+    async def user_by_token(self, token_hash: bytes) -> UserRightsRow | None:
+        """Find the user of a live API token, with what both the user and the token may."""
+        ...
+
+    async def user_by_certificate(self, sha256: str) -> UserRightsRow | None:
+        """Find the user to whom this client certificate is bound."""
+        ...
+
+    async def token_refused(self, kind: str, peer: str) -> None:
+        """Note that somebody presented a token or certificate that is not accepted."""
         ...
 
 
@@ -141,6 +215,8 @@ class Authenticator:
         into the database, but never one whose credential was good before: many stations may share
         an address, and one of them must not lock out the others.
         """
+        if (seen := request.get(WHO)) is not None:
+            return seen
         evidence = _bearer(request) or _peer_certificate(request)
         if evidence is None:
             raise UnauthenticatedError("The request carries no token and no client certificate.")
@@ -161,9 +237,23 @@ class Authenticator:
         if known is None or now_us >= known.valid_until_us:
             self._known.pop(digest, None)
             self._failures.count(request.remote or "")
+            await self._credentials.token_refused(kind, request.remote or "")
             raise UnauthenticatedError(f"The {kind} is unknown, expired or revoked.")
         request[PRINCIPAL] = known.principal.name
+        request[WHO] = known.principal
         return known.principal
+
+    def guarded(self, permission: Permission, handler: Handler) -> Handler:
+        """Let a handler run only for those who have the permission somewhere.
+
+        The handler itself demands it for the very object, as soon as that is known.
+        """
+
+        async def guard(request: web.Request) -> web.StreamResponse:
+            (await self.principal(request)).require_somewhere(permission)
+            return await handler(request)
+
+        return needs(permission, guard)
 
     def forget(self) -> None:
         """Look everybody up again; call after a token or a certificate was revoked."""
@@ -180,7 +270,10 @@ class Authenticator:
         return known
 
     async def _by_token(self, digest: bytes) -> tuple[Principal, int] | None:
-        return _station(await self._credentials.station_by_token(digest), None)
+        station = await self._credentials.station_by_token(digest)
+        if station is not None:
+            return _station(station, None)
+        return _user(await self._credentials.user_by_token(digest), None)
 
     async def _by_certificate(self, digest: bytes) -> tuple[Principal, int] | None:
         """Let a certificate of ours count while it is good in the ledger."""
@@ -189,11 +282,20 @@ class Authenticator:
         if row is None or row.status != "good":
             return None
         certificate = (row.ca_id, row.serial)
-        station = _station(await self._credentials.station_by_certificate(sha256), certificate)
-        if station is not None:
-            return station[0], min(station[1], row.not_after_us)
-        device = Principal(f"cert:{sha256}", Role.DEVICE, certificate=certificate)
-        return device, row.not_after_us
+        bound = _station(
+            await self._credentials.station_by_certificate(sha256), certificate
+        ) or _user(await self._credentials.user_by_certificate(sha256), certificate)
+        if bound is not None:
+            return bound[0], min(bound[1], row.not_after_us)
+        own = Right.of("device", Scope(ca=row.ca_id, serial=row.serial))
+        return Principal(f"cert:{sha256}", (own,), certificate), row.not_after_us
+
+
+def station_rights(role: str, profiles: Sequence[str]) -> tuple[Right, ...]:
+    """Give what a station may: its role for each of its profiles, or everywhere for ``*``."""
+    if "*" in profiles:
+        return (Right.of(role, EVERYWHERE),)
+    return tuple(Right.of(role, Scope(profile=name)) for name in profiles)
 
 
 def _station(
@@ -201,10 +303,18 @@ def _station(
 ) -> tuple[Principal, int] | None:
     if row is None or row.revoked_at_us is not None:
         return None
-    principal = Principal(
-        f"station:{row.name}", Role(row.role), frozenset(row.profiles), certificate
-    )
-    return principal, row.expires_at_us or 1 << 62
+    rights = station_rights(row.role, row.profiles)
+    principal = Principal(f"station:{row.name}", rights, certificate)
+    return principal, row.expires_at_us or _NEVER_US
+
+
+def _user(
+    row: UserRightsRow | None, certificate: tuple[str, str] | None
+) -> tuple[Principal, int] | None:
+    if row is None:
+        return None
+    principal = Principal(f"user:{row.user}", tuple(row.rights), certificate)
+    return principal, row.expires_at_us or _NEVER_US
 
 
 def _bearer(request: web.Request) -> tuple[str, bytes] | None:

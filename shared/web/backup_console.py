@@ -15,6 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
 from shared.kernel.errors import TmaError
+from shared.policy.rights import Permission
 from shared.web import terminal
 from shared.web.console import AbsentError, Order, command, read_order
 from shared.web.pages import utc_text
@@ -68,9 +69,9 @@ def routes(backups: Backups) -> list[web.AbstractRouteDef]:
         return _manifest(await backups.verify(Path(order.path)))
 
     return [
-        web.post("/backups", command(begin)),
-        web.get("/backups", command(standing)),
-        web.post("/backups/verify", command(verify)),
+        web.post("/backups", command(Permission.BACKUP_RUN, begin)),
+        web.get("/backups", command(Permission.BACKUP_RUN, standing)),
+        web.post("/backups/verify", command(Permission.BACKUP_RUN, verify)),
     ]
 
 

@@ -16,8 +16,10 @@ from aiohttp import ClientConnectorError, ClientSession, ClientTimeout, UnixConn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.kernel.errors import BadRequestError, ForbiddenError, Kind, TmaError
+from shared.policy.rights import Permission
 from shared.system.processes import listen_private, peer_uid
 from shared.web import app
+from shared.web.auth import Handler, needs
 
 _TIMEOUT = ClientTimeout(total=60)
 
@@ -76,8 +78,12 @@ async def serve(path: Path, routes: Iterable[web.AbstractRouteDef]) -> AsyncGene
         await runner.cleanup()
 
 
-def command(run: Command) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """Let root and the service's own user in, and tell the command who it is."""
+def command(permission: Permission, run: Command) -> Handler:
+    """Let root and the service's own user in, and tell the command who it is.
+
+    Both may do everything here, because they could do it to the files as well; the permission is
+    the one that the same act needs elsewhere.
+    """
 
     async def handler(request: web.Request) -> web.Response:
         assert request.transport is not None
@@ -87,7 +93,7 @@ def command(run: Command) -> Callable[[web.Request], Awaitable[web.Response]]:
         answer = await run(request, f"user:{_login(uid)}")
         return web.Response(text=json.dumps(answer), content_type="application/json")
 
-    return handler
+    return needs(permission, handler)
 
 
 async def read_order(request: web.Request, model: type[OrderT]) -> OrderT:

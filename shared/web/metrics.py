@@ -1,4 +1,4 @@
-"""``GET /metrics`` in the text format of Prometheus, for a token with role admin or auditor.
+"""``GET /metrics`` in the text format of Prometheus, for a token that may read all gateways.
 
 Labels name gateways, kinds and states: never a certificate, a device or a person.
 """
@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from shared.web.auth import Authenticator, Role
+from shared.policy.rights import Permission
+from shared.web.auth import Authenticator
 
 #: Label values (one for each label) and the value.
 Samples = Iterable[tuple[tuple[str, ...], float]]
@@ -59,10 +60,10 @@ def routes(
 
     async def metrics(request: web.Request) -> web.Response:
         principal = await authenticator.principal(request)
-        principal.require(Role.ADMIN, Role.AUDITOR)
+        principal.require(Permission.GATEWAY_READ)
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collected(await collect()))
         headers = {"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"}
         return web.Response(body=generate_latest(registry), headers=headers)
 
-    return [web.get("/metrics", metrics)]
+    return [web.get("/metrics", authenticator.guarded(Permission.GATEWAY_READ, metrics))]

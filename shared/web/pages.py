@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, PrefixLoader, StrictUndefined
 from shared.kernel.clock import datetime_of
 from shared.kernel.errors import TmaError, UnauthenticatedError
 from shared.web import problems
+from shared.web.auth import open_to_all
 
 #: Nothing from elsewhere, nothing inline: htmx and one stylesheet need no more.
 _CONTENT_SECURITY_POLICY = (
@@ -103,7 +104,8 @@ class Pages:
 
     def routes(self) -> list[web.RouteDef]:
         """Serve the static files under addresses that change with their content."""
-        return [web.get(r"/static/{digest:[0-9a-f]+}/{name:.+}", self._static)]
+        static = open_to_all(self._static, "style sheets and scripts are the same for everybody")
+        return [web.get(r"/static/{digest:[0-9a-f]+}/{name:.+}", static)]
 
     async def _static(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

@@ -35,6 +35,7 @@ from shared.sync.events import Direction
 from shared.sync.join import JoinAnswer, JoinRequest, JoinToken, spki_hash
 from shared.system.clock import SystemClock
 from shared.web import app, tls
+from shared.web.auth import open_to_all
 from tests.support.pki_hierarchy import (
     DAY_US,
     Authority,
@@ -83,7 +84,10 @@ class Birthplace:
     @asynccontextmanager
     async def listening(self) -> AsyncGenerator["Birthplace"]:
         """Serve the two routes of the join over TLS."""
-        routes = [web.get(join.ROOT_PATH, self._root), web.post(join.JOIN_PATH, self._join)]
+        routes = [
+            web.get(join.ROOT_PATH, open_to_all(self._root, "test")),
+            web.post(join.JOIN_PATH, open_to_all(self._join, "test")),
+        ]
         endpoint = app.Endpoint(
             app.create(routes, random=os.urandom), "127.0.0.1", 0, self._context()
         )

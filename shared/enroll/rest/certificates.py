@@ -18,8 +18,9 @@ from shared.enroll.rest.scope import scope_of
 from shared.kernel import limits
 from shared.kernel.errors import BadRequestError, ForbiddenError, NotFoundError
 from shared.pki import formats
+from shared.policy.rights import Permission
 from shared.web.app import read_body
-from shared.web.auth import Principal, Role
+from shared.web.auth import Principal
 
 FILTERS = ("cn", "device_id", "profile", "status", "ca_id", "serial", "origin")
 _FILTER_NAMES = {f"filter[{name}]": name for name in FILTERS}
@@ -41,7 +42,7 @@ class Certificates:
     async def fetch(self, request: web.Request) -> web.Response:
         """Give one certificate: JSON, DER, PEM with its chain or PKCS#7 with its chain."""
         principal = await self._ports.authenticator.principal(request)
-        row = await find(request, self._ports.reads, principal)
+        row = await find(request, self._ports.reads, principal, Permission.CERTIFICATE_READ)
         name = downloads.wanted(request, _FILES)
         if row.der is not None and name is not None:
             return downloads.file(name, self._packed(name, row.der, row.ca_id), row.serial)
@@ -72,7 +73,7 @@ class Certificates:
         async def revoke(row: CertificateRow, body: RevokeAttributes, actor: str) -> None:
             await status.revoke(row.ca_id, row.serial, body.reason, actor)
 
-        return await self._change(request, RevokeAttributes, revoke)
+        return await self._change(request, Permission.CERTIFICATE_REVOKE, RevokeAttributes, revoke)
 
     async def hold(self, request: web.Request) -> web.Response:
         """Suspend under a hold id."""
@@ -81,7 +82,7 @@ class Certificates:
         async def hold(row: CertificateRow, body: HoldAttributes, actor: str) -> None:
             await status.hold(row.ca_id, row.serial, body.hold_id, actor)
 
-        return await self._change(request, HoldAttributes, hold)
+        return await self._change(request, Permission.CERTIFICATE_HOLD, HoldAttributes, hold)
 
     async def release(self, request: web.Request) -> web.Response:
         """Release one hold id; the certificate is good again when none is left."""
@@ -90,11 +91,12 @@ class Certificates:
         async def release(row: CertificateRow, body: HoldAttributes, actor: str) -> None:
             await status.release_hold(row.ca_id, row.serial, body.hold_id, actor)
 
-        return await self._change(request, HoldAttributes, release)
+        return await self._change(request, Permission.CERTIFICATE_HOLD, HoldAttributes, release)
 
     async def _change(
         self,
         request: web.Request,
+        permission: Permission,
         model: type[Attributes],
         change: Callable[[CertificateRow, Attributes, str], Awaitable[None]],
     ) -> web.Response:
@@ -103,10 +105,8 @@ class Certificates:
         An Idempotency-Key therefore only has to bind its body and to keep the answer.
         """
         principal = await self._ports.authenticator.principal(request)
-        if principal.role is Role.AUDITOR:
-            raise ForbiddenError("An auditor changes nothing.")
         documents.require_json(request)
-        row = await find(request, self._ports.reads, principal)
+        row = await find(request, self._ports.reads, principal, permission)
         body = await read_body(request)
         attributes = documents.parse(Document[model], body).data.attributes
         scope = scope_of(request, principal.name)
@@ -126,14 +126,13 @@ class Certificates:
     async def _visible(
         self, principal: Principal, filters: Mapping[str, str], after: int, size: int
     ) -> Sequence[CertificateRow]:
-        if principal.role is Role.DEVICE:
+        scopes = principal.scopes(Permission.CERTIFICATE_READ)
+        if all(scope.serial is not None for scope in scopes):
             raise ForbiddenError(
                 "A device certificate opens its own record only.",
                 remedy="Fetch it by its id, or search with a token.",
             )
-        everything = principal.role is not Role.STATION or "*" in principal.profiles
-        profiles = None if everything else sorted(principal.profiles)
-        return await self._ports.reads.search(filters, profiles, after, size)
+        return await self._ports.reads.search(filters, scopes, after, size)
 
     def _packed(self, name: str, der: bytes, ca_id: str) -> bytes:
         if name == "der":

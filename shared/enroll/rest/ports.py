@@ -11,6 +11,7 @@ from shared.kernel.clock import Clock
 from shared.kernel.errors import TmaError
 from shared.policy.profile import Profile
 from shared.policy.request import EnrollmentRequest
+from shared.policy.rights import Scope
 from shared.web.auth import Authenticator
 
 
@@ -74,6 +75,8 @@ class CertificateRow(Protocol):
     @property
     def protocol(self) -> str | None: ...  # noqa: D102
     @property
+    def tenant(self) -> str | None: ...  # noqa: D102
+    @property
     def test(self) -> bool: ...  # noqa: D102
     @property
     def not_before_us(self) -> int | None: ...  # noqa: D102
@@ -120,11 +123,12 @@ class Reads(Protocol):
         ...
 
     async def search(
-        self, filters: Mapping[str, str], profiles: Sequence[str] | None, after: int, limit: int
+        self, filters: Mapping[str, str], within: Sequence[Scope] | None, after: int, limit: int
     ) -> Sequence[CertificateRow]:
         """Give up to ``limit`` certificates, newest first, with id below ``after``.
 
-        ``after`` 0 begins with the newest; ``filters`` are equalities; ``profiles`` None means all.
+        ``after`` 0 begins with the newest; ``filters`` are equalities; only what lies in one of the
+        scopes ``within`` is given, with None all.
         """
         ...
 

@@ -1,6 +1,6 @@
 """All addresses of the REST interface: one table mounts them and describes them."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ from shared.enroll.rest.models import (
 )
 from shared.enroll.rest.ports import RestPorts
 from shared.enroll.rest.rendering import BASE
+from shared.policy.rights import Permission
+from shared.web.auth import Handler, needs, open_to_all
 from shared.web.pages import Pages
 from shared.web.throttle import Throttle
 
@@ -31,11 +33,12 @@ _OPENAPI_HEADERS = {"Cache-Control": "no-cache"}
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation: where it is, who handles it, what the OpenAPI document says about it."""
+    """One operation: where it is, who may, who handles it, what the OpenAPI document says."""
 
+    permission: Permission
     method: str
     path: str  # below /api/v2.0
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    handler: Handler
     summary: str
     answer: str  # name of a schema in ``openapi``
     status: int = 200
@@ -53,23 +56,20 @@ def routes(ports: RestPorts, pages: Pages | None = None) -> list[web.RouteDef]:
     async def machine(_request: web.Request) -> web.Response:
         return documents.answer(encoded, headers=_OPENAPI_HEADERS)
 
-    mounted = [
-        web.route(
-            route.method,
-            BASE + route.path,
-            refusing.around(route.handler) if route.method == "POST" else route.handler,
-        )
-        for route in table
-    ]
-    mounted.append(web.get(f"{BASE}/openapi.json", machine))
+    def guarded(route: Route) -> Handler:
+        guarded = ports.authenticator.guarded(route.permission, route.handler)
+        recorded = refusing.around(guarded) if route.method == "POST" else guarded
+        return needs(route.permission, recorded)
+
+    why = "the description of the interface holds nothing of this installation"
+    mounted = [web.route(route.method, BASE + route.path, guarded(route)) for route in table]
+    mounted.append(web.get(f"{BASE}/openapi.json", open_to_all(machine, why)))
     if pages is not None:
-        mounted.append(web.get(f"{BASE}/docs", _people(pages, document)))
+        mounted.append(web.get(f"{BASE}/docs", open_to_all(_people(pages, document), why)))
     return mounted
 
 
-def _people(
-    pages: Pages, document: dict[str, Any]
-) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _people(pages: Pages, document: dict[str, Any]) -> Handler:
     async def people(_request: web.Request) -> web.Response:
         return pages.render("shared.enroll.rest/docs.html", {"api": document})
 
@@ -80,6 +80,7 @@ def _table(ports: RestPorts, refusing: Refusing) -> Sequence[Route]:
     enrolling = Enrolling(ports, refusing)
     return (
         Route(
+            Permission.CERTIFICATE_ENROLL,
             "POST",
             "/certificates",
             enrolling.issue,
@@ -89,6 +90,7 @@ def _table(ports: RestPorts, refusing: Refusing) -> Sequence[Route]:
             Document[EnrollAttributes],
         ),
         Route(
+            Permission.CERTIFICATE_ENROLL,
             "POST",
             "/certificates/batch",
             enrolling.batch,
@@ -97,6 +99,7 @@ def _table(ports: RestPorts, refusing: Refusing) -> Sequence[Route]:
             body=Batch,
         ),
         Route(
+            Permission.CERTIFICATE_ENROLL,
             "POST",
             "/cert_{profile}",
             enrolling.issue_for_profile,
@@ -106,6 +109,7 @@ def _table(ports: RestPorts, refusing: Refusing) -> Sequence[Route]:
             Document[EnrollAttributes],
         ),
         Route(
+            Permission.CERTIFICATE_RENEW,
             "POST",
             "/certificates/{id}/renew",
             enrolling.renew,
@@ -122,6 +126,7 @@ def _table(ports: RestPorts, refusing: Refusing) -> Sequence[Route]:
 def _certificate_routes(certificates: Certificates) -> tuple[Route, ...]:
     return (
         Route(
+            Permission.CERTIFICATE_REVOKE,
             "POST",
             "/certificates/{id}/revoke",
             certificates.revoke,
@@ -130,6 +135,7 @@ def _certificate_routes(certificates: Certificates) -> tuple[Route, ...]:
             body=Document[RevokeAttributes],
         ),
         Route(
+            Permission.CERTIFICATE_HOLD,
             "POST",
             "/certificates/{id}/hold",
             certificates.hold,
@@ -138,6 +144,7 @@ def _certificate_routes(certificates: Certificates) -> tuple[Route, ...]:
             body=Document[HoldAttributes],
         ),
         Route(
+            Permission.CERTIFICATE_HOLD,
             "POST",
             "/certificates/{id}/release",
             certificates.release,
@@ -146,6 +153,7 @@ def _certificate_routes(certificates: Certificates) -> tuple[Route, ...]:
             body=Document[HoldAttributes],
         ),
         Route(
+            Permission.CERTIFICATE_READ,
             "GET",
             "/certificates/{id}",
             certificates.fetch,
@@ -154,6 +162,7 @@ def _certificate_routes(certificates: Certificates) -> tuple[Route, ...]:
             query=("format",),
         ),
         Route(
+            Permission.CERTIFICATE_READ,
             "GET",
             "/certificates",
             certificates.search,
@@ -166,8 +175,16 @@ def _certificate_routes(certificates: Certificates) -> tuple[Route, ...]:
 
 def _catalogue_routes(catalogue: Catalogue) -> tuple[Route, ...]:
     return (
-        Route("GET", "/profiles", catalogue.profiles, "List the profiles in force", "Profiles"),
         Route(
+            Permission.PROFILE_READ,
+            "GET",
+            "/profiles",
+            catalogue.profiles,
+            "List the profiles in force",
+            "Profiles",
+        ),
+        Route(
+            Permission.AUTHORITY_READ,
             "GET",
             "/cas",
             catalogue.authorities,
@@ -176,7 +193,19 @@ def _catalogue_routes(catalogue: Catalogue) -> tuple[Route, ...]:
             query=("format",),
         ),
         Route(
-            "GET", "/sync", catalogue.sync, "Say how far each lane of replication is", "SyncLanes"
+            Permission.GATEWAY_READ,
+            "GET",
+            "/sync",
+            catalogue.sync,
+            "Say how far each lane of replication is",
+            "SyncLanes",
         ),
-        Route("GET", "/status", catalogue.status, "Say how this box is", "Status"),
+        Route(
+            Permission.STATUS_READ,
+            "GET",
+            "/status",
+            catalogue.status,
+            "Say how this box is",
+            "Status",
+        ),
     )

@@ -10,6 +10,7 @@ from aiohttp import web
 from playwright.async_api import Page, async_playwright
 
 from shared.web import app
+from shared.web.auth import open_to_all
 from shared.web.pages import Pages
 
 _PAGE = """
@@ -46,7 +47,10 @@ class Site:
         async def panel(_request: web.Request) -> web.Response:
             return web.Response(text=f"refresh {next(self.refreshes)}", content_type="text/html")
 
-        routes = [web.get("/", page), web.get("/panel", panel)]
+        routes = [
+            web.get("/", open_to_all(page, "test")),
+            web.get("/panel", open_to_all(panel, "test")),
+        ]
         application = app.create(routes, random=os.urandom, pages=self.pages)
         return app.serve([app.Endpoint(application, "127.0.0.1", self.port)])
 

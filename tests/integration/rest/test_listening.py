@@ -13,6 +13,7 @@ from cryptography import x509
 from shared.kernel.errors import IntegrityError
 from shared.pki import formats, keys
 from shared.web import app, tls
+from shared.web.auth import open_to_all
 from tests.support.pki_hierarchy import Hierarchy, leaf_plan
 from tests.support.rest_server import pem_with_key
 
@@ -42,7 +43,7 @@ async def presented(port: int) -> int:
 
 async def test_a_certificate_is_replaced_without_restart():
     context = tls.people_context(*identity())
-    application = app.create([web.get("/", hello)], random=os.urandom)
+    application = app.create([web.get("/", open_to_all(hello, "test"))], random=os.urandom)
     async with app.serve([app.Endpoint(application, "127.0.0.1", 0, context)]) as (port,):
         before = await presented(port)
         certificate, _key = identity()
@@ -57,7 +58,7 @@ async def test_a_certificate_is_replaced_without_restart():
     ("option", "works"), [("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)]
 )
 async def test_old_tls_is_refused(option: str, works: bool):
-    application = app.create([web.get("/", hello)], random=os.urandom)
+    application = app.create([web.get("/", open_to_all(hello, "test"))], random=os.urandom)
     endpoint = app.Endpoint(application, "127.0.0.1", 0, tls.people_context(*identity()))
     async with app.serve([endpoint]) as (port,):
         outcome = await asyncio.to_thread(
@@ -83,7 +84,7 @@ async def test_shutdown_lets_running_requests_finish():
         await release.wait()
         return web.Response(text="done")
 
-    application = app.create([web.get("/", slow)], random=os.urandom)
+    application = app.create([web.get("/", open_to_all(slow, "test"))], random=os.urandom)
     async with app.serve([app.Endpoint(application, "127.0.0.1", 0)]) as (port,):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -98,7 +99,9 @@ async def test_a_handler_that_hangs_is_given_up():
         await asyncio.Event().wait()
         raise AssertionError
 
-    application = app.create([web.get("/", forever)], random=os.urandom, deadline_s=0.1)
+    application = app.create(
+        [web.get("/", open_to_all(forever, "test"))], random=os.urandom, deadline_s=0.1
+    )
     async with app.serve([app.Endpoint(application, "127.0.0.1", 0)]) as (port,):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -116,7 +119,7 @@ async def test_a_handler_that_hangs_is_given_up():
     ids=range(5),
 )  # fmt: skip
 async def test_what_is_no_http_gets_no_stack_trace(junk: bytes):
-    application = app.create([web.get("/", hello)], random=os.urandom)
+    application = app.create([web.get("/", open_to_all(hello, "test"))], random=os.urandom)
     async with app.serve([app.Endpoint(application, "127.0.0.1", 0)]) as (port,):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(junk)

@@ -7,11 +7,15 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from aiohttp import web
+from argon2 import PasswordHasher
 
+from central.identity import people
 from shared.kernel.errors import BadRequestError
-from shared.store.access import Access
-from shared.web import app, sessions
-from shared.web.auth import Role
+from shared.policy.rights import EVERYWHERE, Permission
+from shared.store.accounts import Accounts
+from shared.store.database import Database
+from shared.web import app, passwords, sessions
+from shared.web.auth import open_to_all
 from shared.web.pages import Pages
 from shared.web.sessions import COOKIE, Sessions
 from shared.web.throttle import Throttle
@@ -23,12 +27,13 @@ PAGE = {"Sec-Fetch-Site": "same-origin"}
 
 
 class Site:
-    """A login, a page that needs one, and a change that needs the role admin."""
+    """A login, a page that needs one, and a change that needs a permission of admins."""
 
-    def __init__(self, access: Access, clock: ManualClock) -> None:
-        self.access, self.clock, self.url = access, clock, ""
+    def __init__(self, database: Database, clock: ManualClock) -> None:
+        self.database, self.clock, self.url = database, clock, ""
+        self.accounts = Accounts(database)
         self.sessions = Sessions(
-            accounts=access, clock=clock, random=os.urandom, failures=Throttle(clock)
+            accounts=self.accounts, clock=clock, random=os.urandom, failures=Throttle(clock)
         )
 
     def routes(self) -> list[web.RouteDef]:
@@ -45,17 +50,27 @@ class Site:
             return answer
 
         async def page(request: web.Request) -> web.Response:
-            return web.Response(text=(await self.sessions.require(request)).name)
+            return web.Response(text=(await self.sessions.require(request, None)).name)
 
         async def change(request: web.Request) -> web.Response:
-            return web.Response(text=(await self.sessions.require(request, Role.ADMIN)).name)
+            who = await self.sessions.require(request, Permission.USER_WRITE)
+            return web.Response(text=who.name)
 
         return [
-            web.post("/login", log_in),
-            web.post("/logout", log_out),
-            web.get("/page", page),
-            web.post("/change", change),
+            web.post("/login", open_to_all(log_in, "test")),
+            web.post("/logout", open_to_all(log_out, "test")),
+            web.get("/page", open_to_all(page, "test")),
+            web.post("/change", open_to_all(change, "test")),
         ]
+
+    async def add(self, name: str, role: str, *, must_change: bool = False) -> None:
+        encoded = passwords.encode(PASSWORD)
+
+        def unit(tx) -> None:
+            people.add_user(tx, name, encoded, "user:test", must_change=must_change)
+            people.assign(tx, name, role, EVERYWHERE, "user:test")
+
+        await self.database.writer.run(unit)
 
     def browser(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=self.url, headers=PAGE, trust_env=False)
@@ -68,10 +83,9 @@ class Site:
 async def site(tmp_path) -> AsyncIterator[Site]:
     clock = ManualClock()
     async with open_database(tmp_path / "site.db", clock=clock) as database:
-        site = Site(Access(database), clock)
+        site = Site(database, clock)
         for name, role in (("ada", "admin"), ("eve", "auditor")):
-            password_hash = sessions.hash_password(PASSWORD)
-            await site.access.set_user(name, password_hash=password_hash, role=role)
+            await site.add(name, role)
         pages = Pages(product="Test", version="1", login_path="/login")
         application = app.create(site.routes(), random=os.urandom, pages=pages)
         async with app.serve([app.Endpoint(application, "127.0.0.1", 0)]) as (port,):
@@ -150,8 +164,10 @@ async def test_sessions_end_when_idle_and_after_a_shift(site: Site):
 async def test_a_new_password_ends_the_sessions(site: Site):
     async with site.browser() as client:
         keep(client, await site.log_in(client))
-        new_hash = sessions.hash_password("another long password")
-        await site.access.set_user("ada", password_hash=new_hash, role="admin")
+        new_hash = passwords.encode("another long password")
+        await site.database.writer.run(
+            lambda tx: people.set_password(tx, "ada", new_hash, "user:test", must_change=False)
+        )
         assert (await client.get("/page")).status_code == 401
         assert (await site.log_in(client)).status_code == 401
         assert (await site.log_in(client, "another long password")).status_code == 200
@@ -180,7 +196,7 @@ async def test_parallel_guesses_do_not_outrun_the_delay(site: Site):
     tried = [answer for answer in answers if answer.status_code == 401]
     assert {answer.status_code for answer in answers} == {401, 429}
     assert 1 <= len(tried) <= 5
-    user = await site.access.user("ada")
+    user = await site.accounts.user("ada")
     assert user is not None
     assert user.failed_logins == len(tried)
 
@@ -200,7 +216,65 @@ async def test_forged_cookies(site: Site, cookie: str):
     assert answer.status_code == 401
 
 
-@pytest.mark.parametrize("password", ["", "short", "x" * 257])
-def test_passwords_have_a_length(password: str):
+@pytest.mark.parametrize(
+    "password",
+    [
+        "", "short", "x" * 257, "aaaaaaaaaaaa", "Password1234!", "qwertyuiop12",
+        "ada-is-my-name", "Administrator1",
+    ],
+)  # fmt: skip
+def test_passwords_that_are_guessed_first_are_refused(password: str):
     with pytest.raises(BadRequestError):
-        sessions.hash_password(password)
+        passwords.require_good(password, "ada")
+
+
+def test_a_sentence_is_a_password():
+    passwords.require_good(PASSWORD, "ada")
+
+
+async def test_the_browsers_earlier_session_ends_with_a_login(site: Site):
+    """Session fixation: what somebody planted in the browser is worth nothing afterwards."""
+    async with site.browser() as client:
+        keep(client, await site.log_in(client))
+        planted = client.headers["Cookie"]
+        keep(client, await site.log_in(client))
+        assert client.headers["Cookie"] != planted
+        assert (await client.get("/page")).status_code == 200
+        assert (await client.get("/page", headers={"Cookie": planted})).status_code == 401
+        invented = f"{COOKIE}=" + "A" * 43
+        answer = await client.post(
+            "/login", json={"name": "ada", "password": PASSWORD}, headers={"Cookie": invented}
+        )
+        assert answer.headers["Set-Cookie"].split(";")[0] != invented
+
+
+async def test_a_first_password_only_opens_the_page_that_changes_it(site: Site):
+    await site.add("new", "admin", must_change=True)
+    async with site.browser() as client:
+        keep(client, await site.log_in(client, name="new"))
+        answer = await client.get("/page")
+    assert (answer.status_code, answer.json()["code"]) == (403, "password-change-needed")
+
+
+async def test_a_disabled_user_is_out_at_once_and_stays_out(site: Site):
+    async with site.browser() as client:
+        keep(client, await site.log_in(client, name="eve"))
+        await site.database.writer.run(lambda tx: people.disable(tx, "eve", "user:test"))
+        assert (await client.get("/page")).status_code == 401
+        assert (await site.log_in(client, name="eve")).status_code == 401
+        await site.database.writer.run(lambda tx: people.enable(tx, "eve", "user:test"))
+        assert (await site.log_in(client, name="eve")).status_code == 200
+
+
+async def test_a_dated_hash_is_renewed_at_the_login(site: Site):
+    dated = PasswordHasher(time_cost=1, memory_cost=8 * 1024).hash(PASSWORD)
+    await site.database.writer.run(
+        lambda tx: people.set_password(tx, "ada", dated, "user:test", must_change=False)
+    )
+    async with site.browser() as client:
+        assert (await site.log_in(client)).status_code == 200
+        user = await site.accounts.user("ada")
+        assert user is not None
+        assert user.password_hash != dated
+        assert not passwords.is_dated(user.password_hash)
+        assert (await site.log_in(client)).status_code == 200

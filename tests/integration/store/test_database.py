@@ -11,13 +11,17 @@ import pytest
 from sqlalchemy import create_engine, insert, literal_column, select, text
 
 from shared.kernel.errors import IncompatibleError, UnavailableError
+from shared.policy.rights import Right
 from shared.store import database as database_module
-from shared.store import schema, upgrade
+from shared.store import rights, schema, upgrade
+from shared.store.access import Access
+from shared.store.accounts import Accounts
 from shared.store.ledger import SqlLedger
 from shared.store.migrations import HEAD
 from shared.store.outbox import Outbox
 from shared.store.reads import Reads
 from shared.store.schema import metadata
+from shared.web.auth import station_rights
 from tests.support.store_databases import open_database
 from tests.support.store_intents import CA_ID, count, issuing_database, make_intent
 from tests.support.store_old_databases import restore
@@ -84,6 +88,29 @@ async def test_a_database_of_version_1_is_read_and_gone_on_with(tmp_path):
         await ledger.complete(still_open, b"der")
         issued = schema.outbox.c.type == "certificate.issued"
         assert await count(database, schema.outbox, issued) == 4
+
+
+async def test_users_of_version_1_keep_their_role_and_password(tmp_path):
+    path = tmp_path / "central.db"
+    restore("v1", path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        add = 'INSERT INTO "user" VALUES (?, ?, ?, 3, 77, 5)'
+        connection.executemany(add, [("ada", "hash-a", "admin"), ("eve", "hash-e", "auditor")])
+        connection.execute("INSERT INTO session VALUES (x'00', 'ada', 1, 1, 9)")
+        station = "INSERT INTO station VALUES ('m', 'admin', x'01', NULL, '[\"*\"]', 1, NULL, NULL)"
+        connection.execute(station)
+    async with open_database(path) as database:
+        user = await Accounts(database).user("ada")
+        assert user is not None
+        assert (user.password_hash, user.failed_logins, user.locked_until_us) == ("hash-a", 3, 77)
+        assert not user.must_change
+        assert not user.disabled
+        assert await rights.of_user(database, "ada") == (Right.of("admin"),)
+        assert await rights.of_user(database, "eve") == (Right.of("auditor"),)
+        assert await database.read(select(schema.session)) == []
+        kept = await Access(database).station_by_token(b"\x01")
+        assert kept is not None
+        assert station_rights(kept.role, kept.profiles) == (Right.of("admin"),)
 
 
 async def test_a_newer_database_is_refused_untouched(tmp_path):

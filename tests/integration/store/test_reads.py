@@ -12,6 +12,7 @@ from sqlalchemy import text
 from shared.kernel import cbor
 from shared.kernel.errors import BadRequestError
 from shared.pki.ocsp import State
+from shared.policy.rights import Scope
 from shared.store.crls import SqlCrls
 from shared.store.database import Database
 from shared.store.ledger import SqlLedger
@@ -59,8 +60,10 @@ async def test_paging_gives_each_row_once_newest_first(opened):
 async def test_a_page_is_bounded_and_other_filters_are_refused(opened):
     reads = Reads(opened[0])
     assert len(await reads.search({}, None, 0, 1_000_000)) == 500
-    assert len(await reads.search({"device_id": "SN-77"}, ["tls-client"], 0, 10)) == 1
-    assert await reads.search({"device_id": "SN-77"}, ["other"], 0, 10) == []
+    for scope, found in (("profile=tls-client", 1), ("profile=other", 0), ("*", 1), ("line=x", 0)):
+        within = [Scope.parse(scope)]
+        assert len(await reads.search({"device_id": "SN-77"}, within, 0, 10)) == found, scope
+    assert await reads.search({"device_id": "SN-77"}, [], 0, 10) == []
     with pytest.raises(BadRequestError):
         await reads.search({"subject": "x"}, None, 0, 10)
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.kernel.errors import ForbiddenError, UnauthenticatedError
-from shared.web.auth import Authenticator, Principal, Role, new_token, token_hash
+from shared.policy.rights import Permission, Right, Scope
+from shared.web.auth import Authenticator, Principal, new_token, token_hash
 from shared.web.throttle import Throttle, ThrottledError
 from tests.support.store_clock import ManualClock
 
@@ -29,6 +30,7 @@ class Row:
 class Credentials:
     stations: dict[bytes, Row] = field(default_factory=dict)
     asked: int = 0
+    refused: int = 0
 
     async def station_by_token(self, token_hash: bytes) -> Row | None:
         self.asked += 1
@@ -39,6 +41,15 @@ class Credentials:
 
     async def client_certificate(self, sha256: str) -> None:
         return None
+
+    async def user_by_token(self, token_hash: bytes) -> None:
+        return None
+
+    async def user_by_certificate(self, sha256: str) -> None:
+        return None
+
+    async def token_refused(self, kind: str, peer: str) -> None:
+        self.refused += 1
 
 
 class Box:
@@ -62,12 +73,13 @@ class Box:
 async def test_a_token_names_a_station():
     box = Box()
     principal = await box.ask(box.add())
-    assert principal == Principal("station:line-1", Role.STATION, frozenset({"tls-server"}))
+    right = Right.of("station", Scope(profile="tls-server"))
+    assert principal == Principal("station:line-1", (right,))
     assert principal.may_use("tls-server")
     assert not principal.may_use("tls-client")
     assert not principal.may_use("*")
     with pytest.raises(ForbiddenError):
-        principal.require(Role.ADMIN)
+        principal.require(Permission.USER_WRITE)
 
 
 async def test_nothing_and_strangers():

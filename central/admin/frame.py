@@ -1,0 +1,119 @@
+"""What all pages of central share: who may see them, the frame around them, forms."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs
+
+from aiohttp import web
+
+from central.admin import words
+from shared.kernel.clock import US_PER_SECOND, Clock
+from shared.kernel.errors import BadRequestError
+from shared.policy.rights import Permission, Place
+from shared.web.app import read_body
+from shared.web.auth import Handler, Principal, needs, open_to_all
+from shared.web.pages import Pages, age_text
+from shared.web.sessions import Sessions
+
+_FORM_BYTES_MAX = 8 * 1024
+_NUMBER_CHARS_MAX = 18  # SQLite's integers
+
+Page = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
+
+
+class Frame:
+    """Guards pages by session and permission, and renders them."""
+
+    def __init__(self, pages: Pages, sessions: Sessions, clock: Clock) -> None:
+        """Take the templates, the logins and the clock."""
+        self._pages = pages
+        self.sessions = sessions
+        self._clock = clock
+
+    def guarded(self, permission: Permission, page: Page) -> Handler:
+        """Let in whom a session names and who has the permission somewhere.
+
+        The page itself demands it for the very object. Others go to the login.
+        """
+
+        async def handler(request: web.Request) -> web.StreamResponse:
+            return await page(request, await self.sessions.require(request, permission))
+
+        return needs(permission, handler)
+
+    def for_users(self, page: Page, why: str) -> Handler:
+        """Let in whoever is logged in: the page is about nothing but himself."""
+
+        async def handler(request: web.Request) -> web.StreamResponse:
+            return await page(request, await self.sessions.require(request, None))
+
+        return open_to_all(handler, why)
+
+    def show(
+        self,
+        template: str,
+        who: Principal,
+        place: str,
+        context: Mapping[str, Any],
+        *,
+        status: int = 200,
+    ) -> web.Response:
+        """Render a page in the frame; ``place`` is its name in the navigation."""
+
+        def may(permission: str, **where: str | None) -> bool:
+            return who.may(Permission(permission), Place(**where))
+
+        def somewhere(permission: str) -> bool:
+            return bool(who.scopes(Permission(permission)))
+
+        common = {
+            "who": who.name.removeprefix("user:"),
+            "roles": ", ".join(dict.fromkeys(right.role for right in who.rights)) or "no role",
+            "may": may,
+            "somewhere": somewhere,
+            "place": place,
+            "remark_of": partial(words.of_certificate, now_us=self.now_us()),
+            "ago": self._ago,
+            "until": words.until_text,
+        }
+        return self.bare(template, {**common, **context}, status=status)
+
+    def bare(self, template: str, context: Mapping[str, Any], *, status: int = 200) -> web.Response:
+        """Render a page for somebody who is not logged in."""
+        return self._pages.render(f"central.admin/{template}", context, status=status)
+
+    def now_us(self) -> int:
+        """Give the time in UTC µs."""
+        return self._clock.now().utc_us
+
+    def _ago(self, utc_us: int | None) -> str:
+        if utc_us is None:
+            return "never"
+        return f"{age_text((self.now_us() - utc_us) / US_PER_SECOND)} ago"
+
+
+async def form(request: web.Request) -> dict[str, str]:
+    """Read a form; of a field given twice the first counts."""
+    return {name: values[0] for name, values in (await form_lists(request)).items()}
+
+
+async def form_lists(request: web.Request) -> dict[str, list[str]]:
+    """Read a form whose fields may be given more than once."""
+    body = await read_body(request, _FORM_BYTES_MAX)
+    try:
+        return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=64)
+    except ValueError as error:
+        raise BadRequestError("The form cannot be read.") from error
+
+
+def number(text: str) -> int:
+    """Read a number of a page or an object; raises BadRequestError."""
+    if not text.isascii() or not text.isdigit() or len(text) > _NUMBER_CHARS_MAX:
+        raise BadRequestError("The page number is not a number.")
+    return int(text)
+
+
+def see_other(address: str) -> web.Response:
+    """Send the browser on after a form was carried out."""
+    return web.Response(status=303, headers={"Location": address})

@@ -1,0 +1,1 @@
+"""People at central: users, roles, tokens, sessions, cards, the second person, the audit trail."""
