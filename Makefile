@@ -13,9 +13,12 @@ STAMP := $(VENV)/.installed-$(shell cat requirements-dev.lock pyproject.toml | s
 # Debian keeps some of the programs where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-# program:package
+# program:package, or /file:package for what is no program
 PROGRAMS := mosquitto:mosquitto softhsm2-util:softhsm2 pkcs11-tool:opensc openssl:openssl \
-	cfssl:golang-cfssl chromium:chromium setpriv:util-linux
+	cfssl:golang-cfssl chromium:chromium setpriv:util-linux \
+	curl:curl pki:strongswan-pki \
+	/usr/lib/ipsec/plugins/libstrongswan-curl.so:libstrongswan-extra-plugins \
+	/usr/lib/ipsec/plugins/libstrongswan-openssl.so:libstrongswan-standard-plugins
 # The first Python that is new enough and can make virtual environments.
 PYTHON = $$(for python in python3 /usr/bin/python3; do \
 	"$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -62,7 +65,7 @@ setup: system $(STAMP)
 system:
 	@missing() {
 	  for need in $(PROGRAMS); do
-	    command -v "$${need%%:*}" >/dev/null || echo "$${need##*:}"
+	    command -v "$${need%%:*}" >/dev/null || test -f "$${need%%:*}" || echo "$${need##*:}"
 	  done
 	  test -n "$(PYTHON)" || echo python3-venv
 	}

@@ -21,6 +21,7 @@ from central.authority.renewals import Renewals
 from central.authority.responders import CentralValidation
 from central.config import CentralSettings
 from central.core import VERSION, Core
+from central.enrollment.registry import Registry
 from central.founding import DIRECTIVE_KEY
 from central.inventory import audit
 from central.inventory.reads import Inventory
@@ -31,6 +32,11 @@ from central.sync import directives, quarantine
 from central.sync.listener import Listener
 from central.sync.view import SyncView
 from central.transport import Transport
+from shared.enroll.est.ports import EstPorts
+from shared.enroll.est.routes import routes as est_routes
+from shared.enroll.requesters.doorkeeper import Doorkeeper
+from shared.enroll.requesters.passwords import Passwords
+from shared.enroll.requesters.webhook import Webhooks
 from shared.enroll.rest.ports import RestPorts
 from shared.enroll.rest.routes import routes as rest_routes
 from shared.issuance.service import IssuanceService
@@ -39,6 +45,7 @@ from shared.pki import keys
 from shared.pki.ocsp import never_issued_state
 from shared.store.access import Access
 from shared.store.accounts import Accounts
+from shared.store.devices import Devices
 from shared.store.kept import Kept
 from shared.sync.envelope import Signer
 from shared.sync.join import spki_hash
@@ -59,6 +66,7 @@ _REFRESH_S = 3600
 _PURGE_S = 60
 _FINISH_OPEN_S = 30
 _RENEWALS_S = 2
+_EXCHANGE_KEY = "exchange"  # opens what is sealed to central
 _PAGE_PACKAGES = ("central.admin", "shared.enroll.rest")
 
 
@@ -89,18 +97,16 @@ class Server:
     """The running parts."""
 
     def __init__(
-        self, central: Core, profiles: CentralProfiles, signer: Signer, incarnation: str
+        self,
+        central: Core,
+        profiles: CentralProfiles,
+        signer: Signer,
+        incarnation: str,
+        exchange_key: ec.EllipticCurvePrivateKey,
     ) -> None:
         """Put the parts together; nothing listens yet. Use ``build``."""
         self._central = central
         database, clock = central.storage.database, central.clock
-        self._issuance = IssuanceService(
-            profiles=profiles,
-            keys=central.hierarchy,
-            ledger=central.ledger,
-            clock=clock,
-            random=os.urandom,
-        )
         self._profiles = profiles
         self._kept = Kept(database, central.vault.keyring)
         self._access = Access(database, audit.add)
@@ -108,6 +114,16 @@ class Server:
         self._failures = Throttle(clock)
         self._authenticator = Authenticator(
             credentials=self._access, clock=clock, failures=self._failures
+        )
+        self._devices = Devices(database)
+        self._registry = Registry(database, lambda: profiles.all, exchange_key)
+        self._issuance = IssuanceService(
+            profiles=profiles,
+            keys=central.hierarchy,
+            ledger=central.ledger,
+            clock=clock,
+            random=os.urandom,
+            devices=self._devices,
         )
         self._inventory = Inventory(database)
         self._validation = _validation(central)
@@ -135,16 +151,7 @@ class Server:
             random=os.urandom,
             joined=self._joined,
         )
-        self._renewals = Renewals(
-            database=database,
-            hierarchy=central.hierarchy,
-            vault=central.vault,
-            organization=central.settings.authority.organization,
-            issue_days=central.settings.authority.issue_days,
-            clock=clock,
-            random=os.urandom,
-            accept=self._listeners.accept,
-        )
+        self._renewals = self._make_renewals()
         self._backups = backup.of_central(central, os.urandom, self._listener.archived)
         self._sync_view = SyncView(database, self._inventory, self._listener, self._backups, clock)
         self._operations = Operations(
@@ -164,8 +171,14 @@ class Server:
         profiles = await CentralProfiles.load(database)
         incarnation = await database.writer.run(directives.incarnation)
         server = cls(
-            central, profiles, _signer(await central.vault.key(DIRECTIVE_KEY)), incarnation
+            central,
+            profiles,
+            _signer(await central.vault.key(DIRECTIVE_KEY)),
+            incarnation,
+            await central.vault.key_or_new(_EXCHANGE_KEY),
         )
+        await server._registry.load()
+        await server._devices.load()
         await server._transport.refresh()
         await server._listeners.refresh()
         await server._issuance.recover()
@@ -235,7 +248,11 @@ class Server:
 
         return [
             endpoint(web.port, people, self._listeners.people, pages=pages),
-            endpoint(web.machine_port, [*measured, *rest_routes(ports)], self._listeners.machines),
+            endpoint(
+                web.machine_port,
+                [*measured, *rest_routes(ports), *est_routes(self._est_ports())],
+                self._listeners.machines,
+            ),
             endpoint(
                 web.gateway_port,
                 join_routes(self._joining, Throttle(clock)),
@@ -260,6 +277,46 @@ class Server:
             profiles=self._profiles.listed,
             health=self._health,
             sync=self._sync_view.shown,
+        )
+
+    def _make_renewals(self) -> Renewals:
+        central = self._central
+        return Renewals(
+            database=central.storage.database,
+            hierarchy=central.hierarchy,
+            vault=central.vault,
+            organization=central.settings.authority.organization,
+            issue_days=central.settings.authority.issue_days,
+            clock=central.clock,
+            random=os.urandom,
+            accept=self._listeners.accept,
+        )
+
+    def _doorkeeper(self) -> Doorkeeper:
+        clock = self._central.clock
+        return Doorkeeper(
+            rules=self._registry.rules,
+            authenticator=self._authenticator,
+            codes=self._devices,
+            passwords=Passwords(clock, os.urandom),
+            webhooks=Webhooks(self._registry.unseal),
+            failures=self._failures,
+            clock=clock,
+        )
+
+    def _est_ports(self) -> EstPorts:
+        central = self._central
+        return EstPorts(
+            issuance=self._issuance,
+            status=central.status,
+            refusals=central.ledger,
+            reads=central.reads,
+            kept=self._kept,
+            doorkeeper=self._doorkeeper(),
+            rules=self._registry.rules,
+            clock=central.clock,
+            profile=self._profiles.profile,
+            chain=lambda profile: central.hierarchy.active(profile).issuer.chain,
         )
 
     async def _health(self) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from gateway.authority_renewal import AuthorityRenewal
 from gateway.ca_cache import Rules
 from gateway.central_responder import CentralResponder
 from gateway.config import GatewaySettings
+from gateway.enrollment import Enrollment
 from gateway.errands import Errands
 from gateway.history import History
 from gateway.identity import Identity, joined_name
@@ -66,6 +67,7 @@ from shared.web import app, backup_console, console, metrics
 from shared.web.auth import Authenticator
 from shared.web.pages import Pages
 from shared.web.throttle import Throttle
+from shared.web.tls import trust
 
 _LOG = logging.getLogger(__name__)
 _PRODUCT = "TMA Edge"
@@ -147,18 +149,20 @@ class Agent:
             database=database,
             clock=clock,
         )
+        self._access = Access(database)
+        self._authenticator = Authenticator(
+            credentials=self._access, clock=clock, failures=Throttle(clock)
+        )
+        self._enrollment = self._make_enrollment()
         self._service = IssuanceService(
             profiles=self._rules,
             keys=self._authorities,
             ledger=self._ledger,
             clock=clock,
             random=os.urandom,
+            devices=self._enrollment.devices,
         )
         self._issuance = WatchedIssuance(self._service, self._reads, clock)
-        self._access = Access(database)
-        self._authenticator = Authenticator(
-            credentials=self._access, clock=clock, failures=Throttle(clock)
-        )
         self._kept = Kept(database, ground.vault.keyring)
         self._tokens = TokenWatch(
             client=ground.client,
@@ -265,9 +269,11 @@ class Agent:
         await self._link.accept(self._ground.identity.answer.envelopes)
         await self._authorities.load()
         await self._rules.load()
+        await self._enrollment.load()
         self._status = self._status_service()
         await self._responders.load()
         await self._web_identity.load()
+        trust(self._web_identity.machines, self._enrollment.device_cas)
         if self._authorities.history is not HistoryState.CONTINUOUS:
             return
         await self._wait_for_token()
@@ -335,16 +341,13 @@ class Agent:
         never_issued = never_issued_state(web.never_issued)
         status = GatewayStatus(self._reads, self._authorities, self._responders, never_issued)
         relying, front = validation_routes(status, self._ground.clock, self._answers)
+        est = self._enrollment.est(ports, self._authorities)
+        machines = [*measured, *rest_routes(ports), *est]
         make = partial(app.create, random=os.urandom)
         identity = self._web_identity
         return [
             app.Endpoint(make(people, pages=pages), web.address, web.port, identity.people),
-            app.Endpoint(
-                make([*measured, *rest_routes(ports)]),
-                web.address,
-                web.machine_port,
-                identity.machines,
-            ),
+            app.Endpoint(make(machines), web.address, web.machine_port, identity.machines),
             app.Endpoint(make(relying), web.address, web.status_port, front=front),
         ]
 
@@ -361,6 +364,18 @@ class Agent:
             profiles=self._rules.all_profiles,
             health=self._health,
             sync=self._sync_view.shown,
+        )
+
+    def _make_enrollment(self) -> Enrollment:
+        ground = self._ground
+        return Enrollment(
+            settings=ground.settings.enroll,
+            profiles=self._rules,
+            authenticator=self._authenticator,
+            database=ground.database,
+            vault=ground.vault,
+            clock=ground.clock,
+            random=os.urandom,
         )
 
     def _console_routes(self) -> list[AbstractRouteDef]:
@@ -415,6 +430,9 @@ class Agent:
         """Let memory and CRLs follow the directives that were just applied."""
         await self._authorities.load()
         await self._rules.load()
+        if types & commands.OF_ENROLLMENT:
+            await self._enrollment.load()
+            trust(self._web_identity.machines, self._enrollment.device_cas)
         if types & commands.OF_STATUS:
             for key in self._authorities.own:
                 self._status.request_crl(key.issuer.ca_id)

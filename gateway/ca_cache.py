@@ -53,9 +53,14 @@ class Rules:
             self._last_contact_us = int(contacts[0].value) if contacts else None
             self._kept_contact_us = self._last_contact_us
 
-    async def all_profiles(self) -> Sequence[Profile]:
-        """Give the profiles in force."""
+    @property
+    def profiles(self) -> Sequence[Profile]:
+        """The profiles in force."""
         return list(self._profiles.values())
+
+    async def all_profiles(self) -> Sequence[Profile]:
+        """Give the profiles in force, as REST asks for them."""
+        return self.profiles
 
     def profile(self, name: str) -> Profile:
         """Find the version in force; raises NotFoundError naming the known ones."""

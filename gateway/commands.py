@@ -13,9 +13,12 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from shared.kernel import cbor
+from shared.kernel.errors import BadRequestError
+from shared.policy.access import Access
 from shared.policy.bundle import Bundle
+from shared.policy.device import DeviceRecord
 from shared.policy.grant import Grant
-from shared.store import certificates, crls, facts
+from shared.store import certificates, crls, devices, facts
 from shared.store.schema import directive, grant_use, profile
 from shared.store.transaction import Transaction
 from shared.sync.events import Event
@@ -24,6 +27,8 @@ from shared.sync.join import CENTRAL_NAME
 _PREFIX = "directive."
 #: Event types after which the CRL says something else.
 OF_STATUS: Final = frozenset({"directive.revoke", "directive.hold", "directive.release"})
+#: Event types after which others may enroll.
+OF_ENROLLMENT: Final = frozenset({"directive.access", "directive.devices", "directive.codes"})
 _ACTOR = "system"
 _ORIGIN = ""  # what this box issued itself
 
@@ -162,6 +167,21 @@ def _crl(transaction: Transaction, event: Event) -> None:
     crls.take_over(transaction, event.body["ca_id"], event.body["der"])
 
 
+def _access(_transaction: Transaction, event: Event) -> None:
+    """Check that it can be read; gateway.enrollment takes it from the directive that is held."""
+    Access.from_document(event.body["document"])
+
+
+def _devices(transaction: Transaction, event: Event) -> None:
+    body = event.body
+    try:
+        records = [DeviceRecord(**record) for record in body["records"]]
+    except TypeError as error:
+        raise BadRequestError("A device record has fields that are not known here.") from error
+    devices.put(transaction, records, body["number"])
+    devices.drop(transaction, body["removed"])
+
+
 def _certificate(body: Body) -> str:
     return f"{body['ca_id']}/{body['serial']}"
 
@@ -181,6 +201,9 @@ _SUBJECTS: Mapping[str, Callable[[Body], str]] = {
     "identity": lambda _body: "",
     "authority": lambda body: body["ca_id"],
     "command": lambda body: body["command_id"],
+    "access": lambda _body: "",
+    "devices": lambda _body: "",
+    "codes": lambda body: body["batch"],
 }
 
 #: What a directive does at once; what takes more than a transaction is a gateway.standing_orders.
@@ -191,4 +214,6 @@ _EFFECTS: Mapping[str, Callable[[Transaction, Event], None]] = {
     "hold": _hold,
     "release": _release,
     "crl": _crl,
+    "access": _access,
+    "devices": _devices,
 }

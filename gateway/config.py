@@ -99,6 +99,19 @@ class OutboxSettings(Section):
     )
 
 
+class EnrollSettings(Section):
+    """What this box switches by itself of what central named."""
+
+    aliases_off: tuple[str, ...] = Field(
+        default=(), max_length=200, description="Enrollment aliases that are off at this box."
+    )
+    aliases_on: tuple[str, ...] = Field(
+        default=(),
+        max_length=200,
+        description="Enrollment aliases that are on here although central has them off.",
+    )
+
+
 class GatewaySettings(Section):
     """Everything that an administrator of this box decides."""
 
@@ -121,6 +134,7 @@ class GatewaySettings(Section):
     disk: DiskSettings = DiskSettings()
     outbox: OutboxSettings = OutboxSettings()
     backup: BackupSettings = BackupSettings()
+    enroll: EnrollSettings = EnrollSettings()
 
     @property
     def database_path(self) -> Path:

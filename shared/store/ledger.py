@@ -25,7 +25,7 @@ from shared.kernel.errors import (
     TmaError,
 )
 from shared.policy.request import EnrollmentRequest
-from shared.store import certificates, counters, facts
+from shared.store import certificates, counters, devices, facts
 from shared.store.certificates import RECORD_COLUMNS
 from shared.store.database import Database
 from shared.store.schema import ca, certificate, fact, grant_use, intent
@@ -87,8 +87,8 @@ class SqlLedger:
     async def intend(self, intent: Intent) -> CertificateRecord | None:
         """Commit the intent and the grant's unit; or give what an equal request got.
 
-        Raises KeyReusedError, InProgressError, RefusedError (rules ``grant.quota`` and
-        ``grant.ended``), ConflictError, StorageFullError, OutcomeUnknownError.
+        Raises KeyReusedError, InProgressError, RefusedError (rules ``grant.quota``,
+        ``grant.ended`` and ``code.spent``), ConflictError, StorageFullError, OutcomeUnknownError.
         """
         [result] = await self.intend_each([intent])
         if isinstance(result, Exception):
@@ -218,6 +218,14 @@ def _intend(tx: Transaction, wanted: Intent, row: Mapping[str, Any]) -> Certific
         raise _not_granted(tx, wanted.grant_id)
     if not tx.execute(_OPEN, row):
         raise _already_open(tx, wanted)
+    code = wanted.request.code
+    if code is not None and not devices.spend_code(tx, code, wanted.idempotency_key):
+        raise RefusedError(
+            "code.spent",
+            wanted.request.principal,
+            "This one-time code was used by another request.",
+            "Repeat the request that used it unchanged, or ask central for a new code.",
+        )
     return None
 
 
@@ -246,8 +254,12 @@ def _complete(
 
 
 def _release(tx: Transaction, dropped: Intent) -> None:
-    if tx.execute(_DROP, _this(dropped)) and dropped.grant_id is not None:
+    if not tx.execute(_DROP, _this(dropped)):
+        return
+    if dropped.grant_id is not None:
         tx.execute(_UNBOOK, {"id": dropped.grant_id})
+    if dropped.request.code is not None:
+        devices.give_code_back(tx, dropped.request.code, dropped.idempotency_key)
 
 
 def _void(tx: Transaction, voided: Intent, reason: str) -> None:

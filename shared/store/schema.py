@@ -337,6 +337,41 @@ station = Table(
     UniqueConstraint("cert_sha256", name="station_certificate_once"),
 )
 
+#: Device records. ``revision`` counts changes at central; a gateway keeps the directive's number.
+device = Table(
+    "device",
+    metadata,
+    _key("serial"),
+    _text("product"),
+    _text("order_no"),
+    _text("line"),
+    _text("metadata"),  # JSON object of text pairs
+    _text("state"),  # active, removed
+    _text("previous_line", null=True),  # central: where it was known before it moved
+    _int("revision"),
+    _int("updated_at"),
+    Index("device_by_revision", "revision"),
+    Index("device_by_product", "product", "serial"),
+    Index("device_by_order", "order_no", "serial"),
+    Index("device_by_line", "line", "serial"),
+)
+
+#: One-time codes, by hash. ``gateway`` is where it may be spent; '' at a gateway: here.
+one_time_code = Table(
+    "one_time_code",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True, nullable=False),
+    _text("serial"),
+    _text("alias"),  # "*": any
+    _text("gateway"),
+    _text("spent_by", null=True),  # the idempotency key of the request that spent it
+    _int("revision"),
+    _int("expires_at"),
+    _int("created_at"),
+    Index("one_time_code_by_serial", "serial"),
+    Index("one_time_code_by_gateway", "gateway", "revision"),
+)
+
 #: Answers to POSTs that issue nothing, by Idempotency-Key.
 idempotency = Table(
     "idempotency",
@@ -391,6 +426,19 @@ renewal = Table(
     _blob("document"),  # CBOR: names to DER SubjectPublicKeyInfos whose possession is proven
     _int("requested_at"),
 )
+
+#: Aliases, requesters and manufacturers (shared.policy.access), each a JSON document.
+access_rule = Table(
+    "access_rule",
+    metadata,
+    _key("kind"),
+    _key("name"),
+    _text("document"),
+    _int("updated_at"),
+)
+
+#: Which lines a gateway serves; one without any serves the line of its own name.
+gateway_line = Table("gateway_line", metadata, _key("gateway"), _key("line"))
 
 conflict = Table(
     "conflict",

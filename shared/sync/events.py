@@ -262,6 +262,32 @@ class DirectiveCommand(_Directive):
     not_after_us: int
 
 
+class DirectiveAccess(_Directive):
+    """Aliases, requesters and manufacturers; ``document`` is ``shared.policy.access``'s."""
+
+    document: dict[str, Any]
+
+
+class DirectiveDevices(_Directive):
+    """Device records that are new or changed, and serials to forget. More of them may follow.
+
+    A record is a map with the fields of ``shared.policy.device.DeviceRecord``.
+    """
+
+    records: list[dict[str, Any]]
+    removed: list[str]
+
+
+class DirectiveCodes(_Directive):
+    """One-time codes, sealed to the gateway's exchange key (``shared.pki.sealing``).
+
+    Inside is CBOR: a list of [SHA-256 of the code, serial, alias or "*", end in UTC µs].
+    """
+
+    batch: str
+    sealed: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class EventType:
     """One line of the catalogue. ``lane`` None: the event opens both lanes."""
@@ -303,6 +329,9 @@ CATALOGUE: Mapping[str, EventType] = {
     "directive.identity": EventType(Lane.NORMAL, 1, DirectiveIdentity),
     "directive.authority": EventType(Lane.NORMAL, 1, DirectiveAuthority),
     "directive.command": EventType(Lane.URGENT, 1, DirectiveCommand),
+    "directive.access": EventType(Lane.NORMAL, 1, DirectiveAccess),
+    "directive.devices": EventType(Lane.NORMAL, 1, DirectiveDevices),
+    "directive.codes": EventType(Lane.NORMAL, 1, DirectiveCodes),
 }
 
 

@@ -217,7 +217,7 @@ class Authenticator:
         """
         if (seen := request.get(WHO)) is not None:
             return seen
-        evidence = _bearer(request) or _peer_certificate(request)
+        evidence = _bearer(request) or _presented(request)
         if evidence is None:
             raise UnauthenticatedError("The request carries no token and no client certificate.")
         return await self.judge(request, *evidence)
@@ -327,7 +327,12 @@ def _bearer(request: web.Request) -> tuple[str, bytes] | None:
     return "token", token.encode()
 
 
-def _peer_certificate(request: web.Request) -> tuple[str, bytes] | None:
+def peer_certificate(request: web.Request) -> bytes | None:
+    """Give the client certificate (DER) that TLS let in, if one was presented."""
     tls = request.transport.get_extra_info("ssl_object") if request.transport else None
-    der = tls.getpeercert(binary_form=True) if isinstance(tls, SSLObject) else None
+    return tls.getpeercert(binary_form=True) if isinstance(tls, SSLObject) else None
+
+
+def _presented(request: web.Request) -> tuple[str, bytes] | None:
+    der = peer_certificate(request)
     return ("client certificate", der) if der else None

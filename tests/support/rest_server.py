@@ -15,6 +15,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from sqlalchemy import insert
 
+from shared.enroll.est import routes as est
+from shared.enroll.est.ports import EstPorts
+from shared.enroll.requesters.doorkeeper import Doorkeeper
+from shared.enroll.requesters.passwords import Passwords
+from shared.enroll.requesters.rules import AliasRules
+from shared.enroll.requesters.webhook import Webhooks
 from shared.enroll.rest import routes as rest
 from shared.enroll.rest.ports import RestPorts
 from shared.hsm.software import SoftwareIssuingKey
@@ -30,6 +36,7 @@ from shared.policy.shipped import SHIPPED
 from shared.store.access import Access
 from shared.store.crls import SqlCrls
 from shared.store.database import Database
+from shared.store.devices import Devices
 from shared.store.kept import Kept
 from shared.store.ledger import SqlLedger
 from shared.store.reads import Reads
@@ -135,11 +142,15 @@ class Server:
     status: StatusService
     kept: Kept
     ports: RestPorts
+    est: EstPorts
+    devices: Devices
+    rules: AliasRules
     validation: OneResponder
     answers: Answers
     token: str
     folder: Path
     urls: dict[str, str] = field(default_factory=dict)
+    machine_context: ssl.SSLContext | None = None
 
     def client(self, token: str | None = "", *, on: str = "people", **options: Any):
         """Make an httpx client: with the all-profiles token by default, None for no token."""
@@ -188,19 +199,16 @@ async def serve(folder: Path) -> AsyncGenerator[Server]:
         server = await _compose(folder, database, sink, clock, hierarchy)
         pages = Pages("shared.enroll.rest", product="Test", version="1")
         rest_app = app.create(rest.routes(server.ports, pages), random=os.urandom, pages=pages)
-        machine_app = app.create(rest.routes(server.ports), random=os.urandom)
+        machines_routes = [*rest.routes(server.ports), *est.routes(server.est)]
+        machine_app = app.create(machines_routes, random=os.urandom)
         server.database.writer.watch(server.answers)
         relying, front = validation.routes(server.validation, clock, server.answers)
         plain_app = app.create(relying, random=os.urandom)
         identity = _web_identity(authority)
+        server.machine_context = tls.machine_context(*identity, [authority.issuer.chain[0]])
         endpoints = [
             app.Endpoint(rest_app, "127.0.0.1", 0, tls.people_context(*identity)),
-            app.Endpoint(
-                machine_app,
-                "127.0.0.1",
-                0,
-                tls.machine_context(*identity, [authority.issuer.chain[0]]),
-            ),
+            app.Endpoint(machine_app, "127.0.0.1", 0, server.machine_context),
             app.Endpoint(plain_app, "127.0.0.1", 0, front=front),
         ]
         async with app.serve(endpoints) as (people, machines, plain):
@@ -223,8 +231,15 @@ async def _compose(
     await _know(database, hierarchy)
     one_ca = OneCa(SoftwareIssuingKey(authority.issuer, authority.key))
     ledger, access = SqlLedger(database), Access(database)
+    devices = Devices(database)
+    await devices.load()
     service = IssuanceService(
-        profiles=one_ca, keys=one_ca, ledger=ledger, clock=clock, random=os.urandom
+        profiles=one_ca,
+        keys=one_ca,
+        ledger=ledger,
+        clock=clock,
+        random=os.urandom,
+        devices=devices,
     )
     status = StatusService(
         keys=one_ca,
@@ -253,12 +268,42 @@ async def _compose(
         health=_healthy,
         sync=_no_lanes,
     )
+    rules = AliasRules(lambda: SHIPPED)
+    est_ports = _est_ports(ports, devices, rules, authority)
     server = Server(
         database, sink, clock, authority, hierarchy, access, authenticator, service, status,
-        kept, ports, OneResponder(database, authority, clock), Answers(clock), "", folder,
+        kept, ports, est_ports, devices, rules, OneResponder(database, authority, clock),
+        Answers(clock), "", folder,
     )  # fmt: skip
     server.token = await server.station("line-1", "*")
     return server
+
+
+def _est_ports(
+    ports: RestPorts, devices: Devices, rules: AliasRules, authority: Authority
+) -> EstPorts:
+    clock = ports.clock
+    doorkeeper = Doorkeeper(
+        rules=rules,
+        authenticator=ports.authenticator,
+        codes=devices,
+        passwords=Passwords(clock, os.urandom),
+        webhooks=Webhooks(lambda sealed: sealed),
+        failures=Throttle(clock),
+        clock=clock,
+    )
+    return EstPorts(
+        issuance=ports.issuance,
+        status=ports.status,
+        refusals=ports.refusals,
+        reads=ports.reads,
+        kept=ports.kept,
+        doorkeeper=doorkeeper,
+        rules=rules,
+        clock=clock,
+        profile=ports.keys.profile,
+        chain=lambda _profile: authority.issuer.chain,
+    )
 
 
 async def _shipped() -> Any:

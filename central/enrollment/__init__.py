@@ -1,0 +1,1 @@
+"""Who may enroll, at central and at each gateway: kept here, sent to where it holds."""

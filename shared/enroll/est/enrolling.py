@@ -1,0 +1,178 @@
+"""The operations of EST: each parses, has the requester admitted, issues and encodes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from aiohttp import web
+from cryptography import x509
+
+from shared.enroll.est import answers, binding, bodies, csrattrs, renewing
+from shared.enroll.est.ports import EstPorts
+from shared.enroll.est.server_keys import ServerKeys
+from shared.enroll.requesters.doorkeeper import Enroller
+from shared.kernel.clock import US_PER_SECOND
+from shared.kernel.errors import ForbiddenError, NotFoundError
+from shared.pki import cms
+from shared.pki.request import CertificationRequest
+from shared.policy.access import Alias
+from shared.policy.request import EnrollmentRequest, Operation
+from shared.web.app import read_body
+
+PROTOCOL = "est"
+#: The alias of addresses without a label.
+DEFAULT_ALIAS = "default"
+ALIAS: web.RequestKey[str] = web.RequestKey("alias", str)
+_CSR_ATTRIBUTES = "application/csrattrs"
+_ROOT_KINDS = frozenset({"root", "cross"})
+_ROOTS_US = 10 * US_PER_SECOND
+_BOUNDARY = "tma-est-part"
+
+
+class Enrolling:
+    """Handlers of the EST routes."""
+
+    def __init__(self, ports: EstPorts) -> None:
+        """Take the ports."""
+        self._ports = ports
+        self._server_keys = ServerKeys(ports)
+        self._roots: Sequence[bytes] = ()
+        self._roots_until_us = 0
+
+    async def cacerts(self, request: web.Request) -> web.Response:
+        """Give the chain of the alias's CA, and other roots of the same name (roll-over)."""
+        alias = self._alias(request)
+        chain = self._ports.chain(alias.profile)
+        root = x509.load_der_x509_certificate(chain[-1])
+        others = [
+            der
+            for der in await self._other_roots()
+            if der not in chain and x509.load_der_x509_certificate(der).subject == root.subject
+        ]
+        return answers.certificates(request, [*chain, *others], alias.wrapping)
+
+    async def csrattrs(self, request: web.Request) -> web.Response:
+        """Say what a request for this alias should hold."""
+        alias = self._alias(request)
+        profile = self._ports.profile(alias.profile)
+        attributes = csrattrs.attributes(profile, channel_binding=alias.channel_binding)
+        return answers.encoded(request, attributes, _CSR_ATTRIBUTES, alias.wrapping)
+
+    async def simpleenroll(self, request: web.Request) -> web.Response:
+        """Issue a certificate for the key and the names of the request."""
+        alias = self._alias(request)
+        enroller = await self._ports.doorkeeper.admit(request, alias)
+        wish = _wish(alias, enroller, await self._request(request, alias))
+        issued = await self._ports.issuance.issue(wish)
+        return answers.certificates(request, [issued.der], alias.wrapping)
+
+    async def simplereenroll(self, request: web.Request) -> web.Response:
+        """Issue the successor of the certificate that the client presents."""
+        alias = self._alias(request)
+        principal = await self._ports.doorkeeper.holder(request)
+        if principal.certificate is None:
+            raise ForbiddenError("The certificate that is presented was not issued here.")
+        row = await self._ports.reads.certificate(*principal.certificate)
+        if row is None:
+            raise NotFoundError("The certificate that is presented is not known here.")
+        current = renewing.require_renewable(row, alias, self._ports.clock.now().utc_us)
+        raw = await self._body(request, alias)
+        csr = CertificationRequest.parse(raw)
+        subject, alt_names = renewing.wanted_names(current, csr, raw, alias)
+        wish = EnrollmentRequest(
+            operation=Operation.RENEW,
+            protocol=PROTOCOL,
+            alias=alias.name,
+            profile=alias.profile,
+            principal=principal.name,
+            public_key=csr.public_key,
+            subject=subject,
+            alt_names=alt_names,
+            device_id=row.device_id,
+            replaces=principal.certificate,
+            known_devices_only=alias.known_devices_only,
+        )
+        issued = await self._ports.issuance.issue(wish)
+        return answers.certificates(request, [issued.der], alias.wrapping)
+
+    async def serverkeygen(self, request: web.Request) -> web.Response:
+        """Make a key and issue a certificate for it; the request's own key is not used."""
+        alias = self._alias(request)
+        if not alias.server_keys:
+            raise ForbiddenError(f"The alias {alias.name} makes no keys.")
+        enroller = await self._ports.doorkeeper.admit(request, alias)
+        wish = _wish(alias, enroller, await self._request(request, alias))
+        pair = await self._server_keys.certify(wish)
+        parts = (
+            ("application/pkcs8", pair.private_key),
+            (answers.CERTS_ONLY, cms.certs_only([pair.certificate])),
+        )
+        user_agent = request.headers.get("User-Agent", "")
+        lines = [
+            line
+            for content_type, der in parts
+            for line in (
+                f"--{_BOUNDARY}",
+                f"Content-Type: {content_type}",
+                "Content-Transfer-Encoding: base64",
+                "",
+                answers.base64_text(der, alias.wrapping, user_agent),
+            )
+        ]
+        return web.Response(
+            body="\r\n".join([*lines, f"--{_BOUNDARY}--", ""]).encode(),
+            headers={
+                "Content-Type": f'multipart/mixed; boundary="{_BOUNDARY}"',
+                "Cache-Control": "no-store",
+            },
+        )
+
+    async def fullcmc(self, request: web.Request) -> web.Response:
+        """Say that full CMC is not spoken here (RFC 7030 §4.3.1)."""
+        self._alias(request)
+        return web.Response(status=501, text="Full CMC is not supported; use simpleenroll.\n")
+
+    def _alias(self, request: web.Request) -> Alias:
+        alias = self._ports.rules.alias(request.match_info.get("label", DEFAULT_ALIAS))
+        request[ALIAS] = alias.name
+        return alias
+
+    async def _request(self, request: web.Request, alias: Alias) -> CertificationRequest:
+        return CertificationRequest.parse(await self._body(request, alias))
+
+    async def _body(self, request: web.Request, alias: Alias) -> bytes:
+        """Read the request in DER, and have it bound to this connection where that is demanded."""
+        raw = bodies.der(await read_body(request))
+        if alias.channel_binding:
+            binding.require(request, raw)
+        return raw
+
+    async def _other_roots(self) -> Sequence[bytes]:
+        now_us = self._ports.clock.now().utc_us
+        if now_us >= self._roots_until_us:
+            rows = await self._ports.reads.authorities()
+            self._roots = [row.der for row in rows if row.kind in _ROOT_KINDS]
+            self._roots_until_us = now_us + _ROOTS_US
+        return self._roots
+
+
+def _wish(alias: Alias, enroller: Enroller, csr: CertificationRequest) -> EnrollmentRequest:
+    wish = EnrollmentRequest(
+        operation=Operation.ENROLL,
+        protocol=PROTOCOL,
+        alias=alias.name,
+        profile=alias.profile,
+        principal=enroller.name,
+        public_key=csr.public_key,
+        subject=csr.subject,
+        alt_names=csr.alt_names,
+        known_devices_only=alias.known_devices_only,
+        code=enroller.code,
+    )
+    if enroller.device is None:
+        return wish
+    if wish.device not in {None, enroller.device}:
+        raise ForbiddenError(
+            f"You are admitted for the device {enroller.device}; "
+            f"the request names {wish.device} as its serialNumber."
+        )
+    return replace(wish, device_id=enroller.device)

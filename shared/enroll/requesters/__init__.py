@@ -1,0 +1,1 @@
+"""Who asks, for the protocols that are reached by an alias: deny by default."""
