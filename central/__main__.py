@@ -12,6 +12,7 @@ from rich.table import Table
 
 from central import config
 from central import console as orders
+from central.enrollment import cli as enrollment
 from shared.pki.key_types import KeyType
 from shared.web import backup_console, console, terminal
 from shared.web.backup_console import Note
@@ -37,6 +38,7 @@ broker_app = typer.Typer(no_args_is_help=True, help="The MQTT broker between her
 app.add_typer(gateway_app, name="gateway")
 app.add_typer(station_app, name="station")
 app.add_typer(broker_app, name="broker")
+enrollment.add_to(app)
 
 ConfigOption = Annotated[
     Path,

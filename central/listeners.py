@@ -1,5 +1,7 @@
 """The TLS contexts of pages and APIs, with central's web identity and the device CAs."""
 
+from collections.abc import Sequence
+
 from central.core import Core
 from shared.web.tls import load_identity, machine_context, people_context, trust
 
@@ -32,3 +34,7 @@ class Listeners:
     def accept(self, authority: bytes) -> None:
         """Accept client certificates of one more device CA (DER)."""
         trust(self.machines, [authority])
+
+    def accept_all(self, authorities: Sequence[bytes]) -> None:
+        """Accept client certificates of these device CAs (DER) too."""
+        trust(self.machines, authorities)

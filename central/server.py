@@ -19,9 +19,12 @@ from central.authority.join import Joined, Joining
 from central.authority.join_routes import routes as join_routes
 from central.authority.renewals import Renewals
 from central.authority.responders import CentralValidation
-from central.config import CentralSettings
+from central.config import CentralSettings, in_url
 from central.core import VERSION, Core
+from central.enrollment import console as enrollment_console
+from central.enrollment.operations import EnrollmentOperations
 from central.enrollment.registry import Registry
+from central.enrollment.rest import routes as device_routes
 from central.founding import DIRECTIVE_KEY
 from central.inventory import audit
 from central.inventory.reads import Inventory
@@ -32,6 +35,8 @@ from central.sync import directives, quarantine
 from central.sync.listener import Listener
 from central.sync.view import SyncView
 from central.transport import Transport
+from shared.enroll.est.catalogue import routes as alias_routes
+from shared.enroll.est.commands import Place
 from shared.enroll.est.ports import EstPorts
 from shared.enroll.est.routes import routes as est_routes
 from shared.enroll.requesters.doorkeeper import Doorkeeper
@@ -152,6 +157,7 @@ class Server:
             joined=self._joined,
         )
         self._renewals = self._make_renewals()
+        self._enrollment = self._make_enrollment()
         self._backups = backup.of_central(central, os.urandom, self._listener.archived)
         self._sync_view = SyncView(database, self._inventory, self._listener, self._backups, clock)
         self._operations = Operations(
@@ -181,6 +187,7 @@ class Server:
         await server._devices.load()
         await server._transport.refresh()
         await server._listeners.refresh()
+        server._listeners.accept_all(server._enrollment.device_cas)
         await server._issuance.recover()
         await quarantine.drive_again(database)
         return server
@@ -200,6 +207,7 @@ class Server:
                     repeat("What gateways ask for is certified", self._renew_gateways),
                     repeat("The rates of replication are measured", self._sync_view.step),
                     repeat("Backups are made", self._backups.step),
+                    repeat("Gateways hear who may enroll", self._enrollment.distribution.step),
                     repeat("Identities and the transport CRL are renewed", self._refresh),
                 )
             ]
@@ -224,7 +232,11 @@ class Server:
             waiting.cancel()
 
     def _console_routes(self) -> list[AbstractRouteDef]:
-        return [*commands.routes(self._operations), *backup_console.routes(self._backups)]
+        return [
+            *commands.routes(self._operations),
+            *backup_console.routes(self._backups),
+            *enrollment_console.routes(self._enrollment),
+        ]
 
     def _endpoints(self) -> list[Endpoint]:
         web, clock = self._central.settings.web, self._central.clock
@@ -240,6 +252,10 @@ class Server:
             *admin_routes(frame, self._inventory, self._operations),
             *measured,
             *rest_routes(ports, pages),
+            *device_routes(self._enrollment, self._authenticator),
+            *alias_routes(
+                self._registry.rules, self._profiles.profile, self._place, self._authenticator
+            ),
         ]
 
         def endpoint(port: int, routes: Any, tls: Any = None, **named: Any) -> Endpoint:
@@ -292,6 +308,18 @@ class Server:
             accept=self._listeners.accept,
         )
 
+    def _make_enrollment(self) -> EnrollmentOperations:
+        return EnrollmentOperations(
+            self._central.storage.database,
+            self._registry,
+            self._devices,
+            profile=self._profiles.profile,
+            place=self._place(),
+            trusted=self._listeners.accept_all,
+            clock=self._central.clock,
+            random=os.urandom,
+        )
+
     def _doorkeeper(self) -> Doorkeeper:
         clock = self._central.clock
         return Doorkeeper(
@@ -303,6 +331,12 @@ class Server:
             failures=self._failures,
             clock=clock,
         )
+
+    def _place(self) -> Place:
+        """Say where a machine reaches central, for ready-made commands."""
+        settings, root = self._central.settings, self._central.hierarchy.root
+        machines = f"https://{in_url(settings.host)}:{settings.web.machine_port}"
+        return Place(machines, settings.status_url, root.issuer.chain[0])
 
     def _est_ports(self) -> EstPorts:
         central = self._central

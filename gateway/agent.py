@@ -67,7 +67,6 @@ from shared.web import app, backup_console, console, metrics
 from shared.web.auth import Authenticator
 from shared.web.pages import Pages
 from shared.web.throttle import Throttle
-from shared.web.tls import trust
 
 _LOG = logging.getLogger(__name__)
 _PRODUCT = "TMA Edge"
@@ -153,7 +152,7 @@ class Agent:
         self._authenticator = Authenticator(
             credentials=self._access, clock=clock, failures=Throttle(clock)
         )
-        self._enrollment = self._make_enrollment()
+        self._enrollment = Enrollment(ground, self._rules, self._authenticator)
         self._service = IssuanceService(
             profiles=self._rules,
             keys=self._authorities,
@@ -180,13 +179,7 @@ class Agent:
             contact=self._contact,
             judged=self._history.judged,
         )
-        self._responders = Responders(
-            authorities=self._authorities,
-            database=database,
-            vault=ground.vault,
-            clock=clock,
-            random=os.urandom,
-        )
+        self._responders = self._make_responders()
         self._web_identity = WebIdentity(
             gateway=ground.identity.name,
             hosts=ground.settings.web.names,
@@ -226,6 +219,15 @@ class Agent:
             database=ground.database,
             clock=ground.clock,
             adopted=self._certified,
+        )
+
+    def _make_responders(self) -> Responders:
+        return Responders(
+            authorities=self._authorities,
+            database=self._ground.database,
+            vault=self._ground.vault,
+            clock=self._ground.clock,
+            random=os.urandom,
         )
 
     def _sources(self) -> Sources:
@@ -269,11 +271,10 @@ class Agent:
         await self._link.accept(self._ground.identity.answer.envelopes)
         await self._authorities.load()
         await self._rules.load()
-        await self._enrollment.load()
         self._status = self._status_service()
         await self._responders.load()
         await self._web_identity.load()
-        trust(self._web_identity.machines, self._enrollment.device_cas)
+        await self._enrollment.load(self._web_identity.machines)
         if self._authorities.history is not HistoryState.CONTINUOUS:
             return
         await self._wait_for_token()
@@ -337,7 +338,8 @@ class Agent:
         ports = self._rest_ports()
         measured = metrics.routes(self._authenticator, self._sync_view.metrics)
         shown = page.routes(pages, self._observation.snapshot)
-        people = [*shown, *measured, *rest_routes(ports, pages)]
+        aliases = self._enrollment.routes(self._authorities)
+        people = [*shown, *measured, *rest_routes(ports, pages), *aliases]
         never_issued = never_issued_state(web.never_issued)
         status = GatewayStatus(self._reads, self._authorities, self._responders, never_issued)
         relying, front = validation_routes(status, self._ground.clock, self._answers)
@@ -364,18 +366,6 @@ class Agent:
             profiles=self._rules.all_profiles,
             health=self._health,
             sync=self._sync_view.shown,
-        )
-
-    def _make_enrollment(self) -> Enrollment:
-        ground = self._ground
-        return Enrollment(
-            settings=ground.settings.enroll,
-            profiles=self._rules,
-            authenticator=self._authenticator,
-            database=ground.database,
-            vault=ground.vault,
-            clock=ground.clock,
-            random=os.urandom,
         )
 
     def _console_routes(self) -> list[AbstractRouteDef]:
@@ -431,8 +421,7 @@ class Agent:
         await self._authorities.load()
         await self._rules.load()
         if types & commands.OF_ENROLLMENT:
-            await self._enrollment.load()
-            trust(self._web_identity.machines, self._enrollment.device_cas)
+            await self._enrollment.load(self._web_identity.machines)
         if types & commands.OF_STATUS:
             for key in self._authorities.own:
                 self._status.request_crl(key.issuer.ca_id)

@@ -169,9 +169,17 @@ class GatewaySettings(Section):
     @property
     def status_url(self) -> str:
         """Base address of CRL, OCSP and CA certificates, as written into certificates."""
+        return f"http://{self._host}:{self.web.status_port}"
+
+    @property
+    def machine_url(self) -> str:
+        """Base address of the port for machines."""
+        return f"https://{self._host}:{self.web.machine_port}"
+
+    @property
+    def _host(self) -> str:
         name = self.web.names[0]
-        host = f"[{name}]" if ":" in name else name
-        return f"http://{host}:{self.web.status_port}"
+        return f"[{name}]" if ":" in name else name
 
 
 def load(path: Path) -> GatewaySettings:

@@ -1,6 +1,8 @@
 """Who may enroll at this gateway, as central ordered it: held here, so that it works offline."""
 
-from typing import Any
+import os
+from ssl import SSLContext
+from typing import Any, Protocol
 
 from aiohttp.web import RouteDef
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -8,9 +10,11 @@ from sqlalchemy import select
 
 from gateway import identity
 from gateway.ca_cache import Rules
-from gateway.config import EnrollSettings
+from gateway.config import GatewaySettings
 from gateway.issuing import Authorities
 from gateway.standing_orders import Order, StandingOrders
+from shared.enroll.est import catalogue
+from shared.enroll.est.commands import Place
 from shared.enroll.est.ports import EstPorts
 from shared.enroll.est.routes import routes as est_routes
 from shared.enroll.requesters.doorkeeper import Doorkeeper
@@ -20,7 +24,6 @@ from shared.enroll.requesters.webhook import Webhooks
 from shared.enroll.rest.ports import RestPorts
 from shared.kernel import cbor, limits
 from shared.kernel.clock import Clock
-from shared.kernel.ids import Random
 from shared.pki import sealing
 from shared.policy.access import Access
 from shared.store import devices
@@ -32,50 +35,50 @@ from shared.store.vault import Vault
 from shared.sync.join import CENTRAL_NAME
 from shared.web.auth import Authenticator
 from shared.web.throttle import Throttle
+from shared.web.tls import trust
 
 _ACCESS = select(directive.c.envelope).where(
     directive.c.peer == CENTRAL_NAME, directive.c.kind == "access"
 )
 
 
+class Ground(Protocol):
+    """What it stands on (``gateway.agent.Ground``)."""
+
+    @property
+    def settings(self) -> GatewaySettings: ...  # noqa: D102
+    @property
+    def database(self) -> Database: ...  # noqa: D102
+    @property
+    def vault(self) -> Vault: ...  # noqa: D102
+    @property
+    def clock(self) -> Clock: ...  # noqa: D102
+
+
 class Enrollment:
     """Aliases, requesters, device records and one-time codes of this gateway."""
 
-    def __init__(
-        self,
-        *,
-        settings: EnrollSettings,
-        profiles: Rules,
-        authenticator: Authenticator,
-        database: Database,
-        vault: Vault,
-        clock: Clock,
-        random: Random,
-    ) -> None:
+    def __init__(self, ground: Ground, profiles: Rules, authenticator: Authenticator) -> None:
         """Put the parts together; ``load`` comes next."""
+        self._ground = ground
         self._profiles = profiles
-        self._database = database
-        self._vault = vault
-        self._codes = StandingOrders("codes", database, once=True)
+        self._authenticator = authenticator
+        self._codes = StandingOrders("codes", ground.database, once=True)
         self._exchange_key: ec.EllipticCurvePrivateKey | None = None
-        self.devices = Devices(database)
+        self.devices = Devices(ground.database)
+        switches = ground.settings.enroll
         self.rules = AliasRules(
-            lambda: profiles.profiles, off=settings.aliases_off, on=settings.aliases_on
+            lambda: profiles.profiles, off=switches.aliases_off, on=switches.aliases_on
         )
         self.doorkeeper = Doorkeeper(
             rules=self.rules,
             authenticator=authenticator,
             codes=self.devices,
-            passwords=Passwords(clock, random),
+            passwords=Passwords(ground.clock, os.urandom),
             webhooks=Webhooks(self._unseal_secret),
-            failures=Throttle(clock),
-            clock=clock,
+            failures=Throttle(ground.clock),
+            clock=ground.clock,
         )
-
-    @property
-    def device_cas(self) -> list[bytes]:
-        """The CAs (DER) of manufacturers, whose device certificates TLS must let in."""
-        return [der for one in self.rules.access.manufacturers for der in one.certificates]
 
     def est(self, rest: RestPorts, authorities: Authorities) -> list[RouteDef]:
         """Give the routes of EST, which shares REST's ports."""
@@ -93,12 +96,27 @@ class Enrollment:
         )
         return est_routes(ports)
 
-    async def load(self) -> None:
-        """Take over what central ordered; call again after a directive changed it."""
-        self._exchange_key = await self._vault.key(identity.EXCHANGE)
-        for row in await self._database.read(_ACCESS):
+    def routes(self, authorities: Authorities) -> list[RouteDef]:
+        """Give the routes that show the aliases with their ready-made commands."""
+
+        def place() -> Place:
+            root = authorities.newest.issuer.chain[-1]
+            settings = self._ground.settings
+            return Place(settings.machine_url, settings.status_url, root)
+
+        return catalogue.routes(self.rules, self._profiles.profile, place, self._authenticator)
+
+    async def load(self, machines: SSLContext) -> None:
+        """Take over what central ordered; call again after a directive changed it.
+
+        ``machines`` must let in the device certificates of all manufacturers.
+        """
+        self._exchange_key = await self._ground.vault.key(identity.EXCHANGE)
+        for row in await self._ground.database.read(_ACCESS):
             body = cbor.decode(row.envelope, limit=limits.EVENT_BYTES_MAX)
             self.rules.access = Access.from_document(body["document"])
+        manufacturers = self.rules.access.manufacturers
+        trust(machines, [der for one in manufacturers for der in one.certificates])
         await self.devices.load()
         await self._codes.obey(self._accept_codes)
 

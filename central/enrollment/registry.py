@@ -78,7 +78,7 @@ class Registry:
         def unit(transaction: Transaction) -> None:
             transaction.execute(_PUT, {**row, "updated_at": transaction.now.utc_us})
             self._count_change(transaction)
-            audit.add(transaction, actor, f"{kind}.put", document.name, _shown(document))
+            audit.add(transaction, actor, f"{kind}.put", document.name, self.shown(document))
 
         await self._database.writer.run(unit)
         await self._follow()
@@ -116,6 +116,22 @@ class Registry:
         )
         version = int(facts.get(transaction, VERSION) or 0)
         return access.model_copy(update={"requesters": requesters, "version": version})
+
+    def known_alias(self, name: str) -> Alias:
+        """Find an alias that a device may use; raises NotFoundError."""
+        known = self.everything.by_alias.get(name)
+        if known is None:
+            raise NotFoundError(f"There is no alias {name}.")
+        return known
+
+    @staticmethod
+    def shown(document: Alias | Requester | Manufacturer) -> dict[str, Any]:
+        """Show one without what is secret; of certificates and CRLs the number says enough."""
+        shown = document.model_dump(mode="json", exclude={"password_hash", "secret"})
+        return {
+            name: len(value) if name in {"certificates", "crls"} else value
+            for name, value in shown.items()
+        }
 
     def _require_known(self, alias: Alias) -> None:
         known = {profile.name for profile in self._profiles()}
@@ -162,9 +178,3 @@ def _assembled(rows: Sequence[Any]) -> Access:
 def _for(access: Access, box: str) -> Access:
     mine = tuple(one for one in access.requesters if {box, ALL} & set(one.gateways))
     return access.model_copy(update={"requesters": mine})
-
-
-def _shown(document: Alias | Requester | Manufacturer) -> dict[str, Any]:
-    """Give what the audit may hold: no hashes of passwords, no secrets, no long certificates."""
-    hidden = {"password_hash", "secret", "certificates", "crls"}
-    return {name: value for name, value in document.to_document().items() if name not in hidden}

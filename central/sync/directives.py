@@ -1,12 +1,13 @@
 """What central orders a gateway, written to its outbox in the transaction of the decision."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.dialects.sqlite import insert
 
 from shared.kernel import cbor
 from shared.kernel.ids import uuid7
+from shared.policy.access import Access
 from shared.policy.bundle import Bundle
 from shared.policy.grant import Grant
 from shared.store import facts
@@ -87,6 +88,32 @@ def order_command(
     body = {"command_id": command_id, "command": command, "not_after_us": not_after_us}
     _order(transaction, gateway, "command", command_id, body, actor=actor)
     return command_id
+
+
+def order_access(transaction: Transaction, gateway: str, access: Access, actor: str) -> None:
+    """Say who may enroll."""
+    body = {"document": access.to_document()}
+    _order(transaction, gateway, "access", "", body, actor=actor)
+
+
+def order_devices(
+    transaction: Transaction,
+    gateway: str,
+    records: Sequence[Mapping[str, Any]],
+    removed: Sequence[str],
+    actor: str,
+) -> None:
+    """Hand down device records, and say which devices to forget."""
+    body = {"records": list(records), "removed": list(removed)}
+    _order(transaction, gateway, "devices", "", body, actor=actor)
+
+
+def order_codes(
+    transaction: Transaction, gateway: str, batch: str, sealed: bytes, actor: str
+) -> None:
+    """Hand down one-time codes, sealed to the gateway's exchange key."""
+    body = {"batch": batch, "sealed": sealed}
+    _order(transaction, gateway, "codes", batch, body, actor=actor)
 
 
 def order_status(

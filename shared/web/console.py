@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 from aiohttp import ClientConnectorError, ClientSession, ClientTimeout, UnixConnector, web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from shared.kernel import limits
 from shared.kernel.errors import BadRequestError, ForbiddenError, Kind, TmaError
 from shared.policy.rights import Permission
 from shared.system.processes import listen_private, peer_uid
@@ -96,10 +97,12 @@ def command(permission: Permission, run: Command) -> Handler:
     return needs(permission, handler)
 
 
-async def read_order(request: web.Request, model: type[OrderT]) -> OrderT:
+async def read_order(
+    request: web.Request, model: type[OrderT], limit: int = limits.REQUEST_BODY_BYTES_MAX
+) -> OrderT:
     """Read the body of a command; raises BadRequestError naming the field that is wrong."""
     try:
-        return model.model_validate_json(await app.read_body(request))
+        return model.model_validate_json(await app.read_body(request, limit))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the order"

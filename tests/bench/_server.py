@@ -24,6 +24,12 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sqlalchemy import insert
 
+from shared.enroll.est import routes as est
+from shared.enroll.est.ports import EstPorts
+from shared.enroll.requesters.doorkeeper import Doorkeeper
+from shared.enroll.requesters.passwords import Passwords
+from shared.enroll.requesters.rules import AliasRules
+from shared.enroll.requesters.webhook import Webhooks
 from shared.enroll.rest import content
 from shared.enroll.rest import routes as rest
 from shared.enroll.rest.ports import RestPorts
@@ -39,6 +45,7 @@ from shared.policy.shipped import SHIPPED
 from shared.store.access import Access
 from shared.store.certificates import add_issued
 from shared.store.database import Database
+from shared.store.devices import Devices
 from shared.store.kept import Kept
 from shared.store.ledger import SqlLedger
 from shared.store.outbox import Outbox
@@ -201,6 +208,32 @@ def _ports(database: Database, ledger: SqlLedger, rules: Rules, clock: SystemClo
     )
 
 
+async def _est_ports(database: Database, ports: RestPorts, rules: Rules) -> EstPorts:
+    aliases = AliasRules(lambda: SHIPPED)
+    known = Devices(database)
+    await known.load()
+    return EstPorts(
+        issuance=ports.issuance,
+        status=ports.status,
+        refusals=ports.refusals,
+        reads=ports.reads,
+        kept=ports.kept,
+        doorkeeper=Doorkeeper(
+            rules=aliases,
+            authenticator=ports.authenticator,
+            codes=known,
+            passwords=Passwords(ports.clock, os.urandom),
+            webhooks=Webhooks(lambda sealed: sealed),
+            failures=Throttle(ports.clock),
+            clock=ports.clock,
+        ),
+        rules=aliases,
+        clock=ports.clock,
+        profile=rules.profile,
+        chain=lambda name: rules.active(name).issuer.chain,
+    )
+
+
 async def _nothing() -> Any:
     return {}
 
@@ -216,11 +249,12 @@ async def _serve(folder: Path, plain_port: int, mtls_port: int, steps: Steps | N
     _, *served = _identity(hierarchy, "1.3.6.1.5.5.7.3.1")
     client, chain, private = _identity(hierarchy, "1.3.6.1.5.5.7.3.2")
     token = await _admit(database, hierarchy, client)
-    ports = _ports(database, ledger, Rules(key, clock), clock)
+    rules = Rules(key, clock)
+    ports = _ports(database, ledger, rules, clock)
     mutual = tls.machine_context(
         *(part.encode() for part in served), [hierarchy.gateway.issuer.chain[0]]
     )
-    routes = rest.routes(ports)
+    routes = [*rest.routes(ports), *est.routes(await _est_ports(database, ports, rules))]
     endpoints = [
         app.Endpoint(app.create(routes, random=os.urandom), _LOOPBACK, plain_port),
         app.Endpoint(app.create(routes, random=os.urandom), _LOOPBACK, mtls_port, mutual),

@@ -4,6 +4,7 @@ from cryptography.hazmat import asn1
 from cryptography.x509 import ObjectIdentifier
 from cryptography.x509.oid import AttributeOID, ExtensionOID
 
+from shared.pki.keys import KeyType
 from shared.pki.signed import INTEGER, SEQUENCE, tlv
 from shared.policy.profile import Profile
 
@@ -19,20 +20,20 @@ _CURVES = {
     "ec-p256": "1.2.840.10045.3.1.7",
     "ec-p384": "1.3.132.0.34",
     "ec-p521": "1.3.132.0.35",
-    "brainpool-p256r1": "1.3.36.3.3.2.8.1.1.7",
-    "brainpool-p384r1": "1.3.36.3.3.2.8.1.1.11",
-    "brainpool-p512r1": "1.3.36.3.3.2.8.1.1.13",
-    "secp256k1": "1.3.132.0.10",
+    "ec-brainpool-p256r1": "1.3.36.3.3.2.8.1.1.7",
+    "ec-brainpool-p384r1": "1.3.36.3.3.2.8.1.1.11",
+    "ec-brainpool-p512r1": "1.3.36.3.3.2.8.1.1.13",
+    "ec-secp256k1": "1.3.132.0.10",
 }
 
 
 def attributes(profile: Profile, *, channel_binding: bool) -> bytes:
     """Give the DER CsrAttrs: key type, challengePassword if it is demanded, and the template."""
-    kinds = [kind.value for kind in profile.key_types]
+    kinds = [kind.value for kind in profile.key_types if kind is not KeyType.RSA_OTHER]
     parts = [_key_attribute(kind) for kind in kinds[:1]]
     if channel_binding:
         parts.append(_oid(AttributeOID.CHALLENGE_PASSWORD))
-    parts.append(_attribute(_INFO_TEMPLATE, _template(profile, kinds[0])))
+    parts.append(_attribute(_INFO_TEMPLATE, _template(profile, kinds[0] if kinds else "")))
     return tlv(SEQUENCE, b"".join(parts))
 
 

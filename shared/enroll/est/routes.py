@@ -1,7 +1,5 @@
 """All addresses of EST: ``/.well-known/est[/label]/operation``, on the machine port."""
 
-from collections.abc import Awaitable, Callable
-
 from aiohttp import web
 
 from shared.enroll.est import answers
@@ -9,11 +7,15 @@ from shared.enroll.est.enrolling import ALIAS, PROTOCOL, Enrolling
 from shared.enroll.est.ports import EstPorts
 from shared.enroll.refusing import Refusing
 from shared.kernel.errors import TmaError
+from shared.policy.rights import Permission
 from shared.web.access_log import PRINCIPAL
+from shared.web.auth import Handler, needs, open_to_all
 from shared.web.throttle import Throttle
 
 BASE = "/.well-known/est"
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_OPEN = "a client needs it before it has a login (RFC 7030 §4.1.1, §4.5.1); it holds no secrets"
+#: The doorkeeper demands it of stations, and as much of everybody else.
+_ENROLL = Permission.CERTIFICATE_ENROLL
 
 
 def routes(ports: EstPorts) -> list[web.RouteDef]:
@@ -30,10 +32,11 @@ def routes(ports: EstPorts) -> list[web.RouteDef]:
     mounted: list[web.RouteDef] = []
     for base in (BASE, f"{BASE}/{{label}}"):
         mounted += [
-            web.get(f"{base}/{name}", _plainly(handler, None)) for name, handler in reading.items()
+            web.get(f"{base}/{name}", open_to_all(_plainly(handler, None), _OPEN))
+            for name, handler in reading.items()
         ]
         mounted += [
-            web.post(f"{base}/{name}", _plainly(handler, refusing))
+            web.post(f"{base}/{name}", needs(_ENROLL, _plainly(handler, refusing)))
             for name, handler in writing.items()
         ]
     return mounted

@@ -5,12 +5,10 @@ import hashlib
 import hmac
 from collections import OrderedDict
 
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
-
 from shared.kernel.clock import US_PER_SECOND, Clock
 from shared.kernel.errors import UnavailableError
 from shared.kernel.ids import Random
+from shared.web.passwords import encode, matches
 
 _AT_ONCE = 2  # each takes 64 MiB and a core
 _WAITING_MAX = 32
@@ -25,8 +23,7 @@ class Passwords:
         """Take clock and randomness; nothing is hashed yet."""
         self._clock = clock
         self._secret = random(32)
-        self._hasher = PasswordHasher()  # the second recommended parameters of RFC 9106
-        self._nobody = self._hasher.hash(random(16))  # what an unknown name is checked against
+        self._nobody = encode(random(16).hex())  # what an unknown name is checked against
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._waiting = 0
         self._good: OrderedDict[bytes, int] = OrderedDict()
@@ -47,18 +44,12 @@ class Passwords:
         self._waiting += 1
         try:
             async with self._turns:
-                matches = await asyncio.to_thread(self._verify, kept, password)
+                good = await asyncio.to_thread(matches, kept, password)
         finally:
             self._waiting -= 1
-        if not matches or password_hash is None:
+        if not good or password_hash is None:
             return False
         self._good[mark] = now_us + _REMEMBERED_US
         if len(self._good) > _REMEMBERED_MAX:
             self._good.popitem(last=False)
         return True
-
-    def _verify(self, kept: str, password: str) -> bool:
-        try:
-            return self._hasher.verify(kept, password)
-        except (VerificationError, InvalidHashError):
-            return False
