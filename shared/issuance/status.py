@@ -160,7 +160,8 @@ class StatusService:
         now_us = self._clock.now().utc_us
         number = max(await self._crls.last_crl_number(ca_id) + 1, now_us)
         next_update_us = now_us + self._schedule.lifetime_s * US_PER_SECOND
-        tbs = crl.unsigned(
+        tbs = await asyncio.to_thread(  # the loop has other work than 100,000 entries
+            crl.unsigned,
             key.issuer,
             number,
             now_us,
@@ -171,7 +172,7 @@ class StatusService:
         signature = await key.sign(
             tbs, Purpose.CRL, priority=Priority.STATUS, reference=f"crl {number}"
         )
-        der = crl.assemble(tbs, signature, key.issuer)
+        der = await asyncio.to_thread(crl.assemble, tbs, signature, key.issuer)
         await self._crls.save_crl(ca_id, number, der, now_us, next_update_us)
         return der
 

@@ -118,7 +118,7 @@ class Issuer:
     @cached_property
     def encoded_key_identifier(self) -> bytes:
         """The same as a DER Extension."""
-        return _extension(self.authority_key_identifier)
+        return encode_extension(self.authority_key_identifier)
 
     @cached_property
     def encoded_pointers(self) -> bytes:
@@ -126,7 +126,7 @@ class Issuer:
         pointers = b""
         if self.crl_urls:
             point = x509.DistributionPoint(_uris(self.crl_urls), None, None, None)
-            pointers += _extension(x509.CRLDistributionPoints([point]))
+            pointers += encode_extension(x509.CRLDistributionPoints([point]))
         access = [
             x509.AccessDescription(method, uri)
             for method, urls in (
@@ -136,7 +136,7 @@ class Issuer:
             for uri in _uris(urls)
         ]
         if access:
-            pointers += _extension(x509.AuthorityInformationAccess(access))
+            pointers += encode_extension(x509.AuthorityInformationAccess(access))
         return pointers
 
 
@@ -233,7 +233,7 @@ def responder_plan(
 def _unsigned(plan: Plan, start: bytes, issuer_extensions: bytes) -> bytes:
     """Put together a TBSCertificate (RFC 5280 §4.1); ``start``: serial, algorithm and issuer."""
     keys.load_spki(plan.public_key)  # a sound key, e.g. a point on its curve, or BadRequestError
-    validity = _time(plan.not_before_us) + _time(plan.not_after_us)
+    validity = encode_time(plan.not_before_us) + encode_time(plan.not_after_us)
     fields = (
         _VERSION_3,
         start,
@@ -252,18 +252,18 @@ def _serial(number: int) -> bytes:
 def _own_extensions(plan: Plan) -> bytes:
     """Encode the extensions that do not come from the issuer."""
     extensions = [
-        _extension(x509.SubjectKeyIdentifier(keys.key_identifier(plan.public_key))),
+        encode_extension(x509.SubjectKeyIdentifier(keys.key_identifier(plan.public_key))),
         _usage_extensions(
             plan.key_usage, plan.extended_key_usage, plan.ca_path_length, plan.no_check
         ),
     ]
     for oid, critical, value in plan.extensions:
         further = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value)
-        extensions.append(_extension(further, critical=critical))
+        extensions.append(encode_extension(further, critical=critical))
     if plan.alt_names:
         alternatives = x509.SubjectAlternativeName(map(names.encode_alt_name, plan.alt_names))
         # Critical when it alone names the subject (RFC 5280 §4.1.2.6).
-        extensions.append(_extension(alternatives, critical=not plan.subject))
+        extensions.append(encode_extension(alternatives, critical=not plan.subject))
     return b"".join(extensions)
 
 
@@ -277,23 +277,25 @@ def _usage_extensions(
     """Encode what all certificates of a profile have in common."""
     usage = x509.KeyUsage(**{bit: bit in key_usage for bit in _KEY_USAGE_BITS})
     constraints = x509.BasicConstraints(ca_path_length is not None, ca_path_length)
-    extensions = _extension(constraints, critical=True) + _extension(usage, critical=True)
+    extensions = encode_extension(constraints, critical=True) + encode_extension(
+        usage, critical=True
+    )
     if extended_key_usage:
         purposes = map(x509.ObjectIdentifier, extended_key_usage)
-        extensions += _extension(x509.ExtendedKeyUsage(purposes))
+        extensions += encode_extension(x509.ExtendedKeyUsage(purposes))
     if no_check:
-        extensions += _extension(x509.OCSPNoCheck())
+        extensions += encode_extension(x509.OCSPNoCheck())
     return extensions
 
 
-def _extension(value: x509.ExtensionType, *, critical: bool = False) -> bytes:
+def encode_extension(value: x509.ExtensionType, *, critical: bool = False) -> bytes:
     """Encode an Extension (RFC 5280 §4.2); not critical is the default and left out in DER."""
     content = tlv(signed.OCTET_STRING, value.public_bytes())
     mark = _CRITICAL if critical else b""
     return tlv(signed.SEQUENCE, asn1.encode_der(value.oid) + mark + content)
 
 
-def _time(utc_us: int) -> bytes:
+def encode_time(utc_us: int) -> bytes:
     """Encode a Time by its year; 2050 and later as GeneralizedTime."""
     moment = datetime_of(utc_us)
     if moment.year < _GENERALIZED_TIME_FROM:

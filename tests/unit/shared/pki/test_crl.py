@@ -3,10 +3,13 @@
 import pytest
 from cryptography import x509
 from cryptography.hazmat import asn1
+from cryptography.hazmat.primitives.hashes import SHA256
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from shared.kernel.clock import utc_us_of
+from shared.kernel.clock import datetime_of, utc_us_of
 from shared.kernel.errors import BadRequestError, IntegrityError
-from shared.pki import crl, oids
+from shared.pki import crl, oids, signed
 from shared.pki.crl import CrlEntry
 from tests.support.pki_hierarchy import DAY_US, NOW_US, Hierarchy
 
@@ -65,3 +68,47 @@ def test_a_foreign_signature_is_not_released():
         crl.assemble(tbs, Hierarchy().gateway.sign(tbs), GATEWAY.issuer)
     with pytest.raises(IntegrityError):
         crl.assemble(b"\x30\x00", GATEWAY.sign(b"\x30\x00"), GATEWAY.issuer)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 2**159 - 1),
+            st.integers(0, 2_600_000_000),
+            st.sampled_from(sorted(crl.REASONS)),
+        ),
+        max_size=5,
+        unique_by=lambda item: item[0],
+    ),
+    st.integers(1, 2**63 - 1),
+    st.none() | st.binary(max_size=300),
+)
+@settings(deadline=None)
+def test_the_bytes_are_those_of_an_independent_builder(found, number, heads):
+    """cryptography's builder says the same, byte for byte (years beyond 2049 included)."""
+    entries = [CrlEntry(serial, at_s * 1_000_000, reason) for serial, at_s, reason in found]
+    end_us = NOW_US + 100 * 366 * DAY_US
+    ours = crl.unsigned(GATEWAY.issuer, number, NOW_US, end_us, entries, heads)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(GATEWAY.issuer.name)
+        .last_update(datetime_of(NOW_US))
+        .next_update(datetime_of(end_us))
+        .add_extension(GATEWAY.issuer.authority_key_identifier, critical=False)
+        .add_extension(x509.CRLNumber(number), critical=False)
+    )
+    if heads is not None:
+        value = signed.tlv(signed.OCTET_STRING, heads)
+        further = x509.UnrecognizedExtension(oids.CHAIN_HEADS, value)
+        builder = builder.add_extension(further, critical=False)
+    for entry in entries:
+        revoked = (
+            x509.RevokedCertificateBuilder()
+            .serial_number(entry.serial)
+            .revocation_date(datetime_of(entry.revoked_at_us))
+        )
+        if entry.reason != "unspecified":
+            reason = x509.CRLReason(crl.reason_flag(entry.reason))
+            revoked = revoked.add_extension(reason, critical=False)
+        builder = builder.add_revoked_certificate(revoked.build())
+    assert builder.sign(signed.THROWAWAY_KEY, SHA256()).tbs_certlist_bytes == ours
