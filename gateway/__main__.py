@@ -35,7 +35,9 @@ app = typer.Typer(
 station_app = typer.Typer(no_args_is_help=True, help="Places at the line that may enroll.")
 line_app = typer.Typer(no_args_is_help=True, help="Stop or continue enrolling on this gateway.")
 app.add_typer(station_app, name="station")
+history_app = typer.Typer(no_args_is_help=True, help="What to do with an old database.")
 app.add_typer(line_app, name="line")
+app.add_typer(history_app, name="history")
 
 ConfigOption = Annotated[
     Path,
@@ -184,6 +186,25 @@ def line_continue(context: typer.Context) -> None:
     order = orders.LineOrder(state=LineState.RUNNING, reason="continued by an operator")
     _ask(context, "POST", "/line", order)
     out.print("The line goes on.")
+
+
+@history_app.command("continue")
+def history_continue(
+    context: typer.Context,
+    reason: Annotated[str, typer.Option(help="Why; it is reported to central.")],
+    remaining: Annotated[
+        int, typer.Option(help="Certificates that may still be issued until central is met.")
+    ] = 0,
+) -> None:
+    """Go on with a database that is an old copy, without waiting for central.
+
+    With a link nothing needs to be done: what was forgotten comes back from central by itself.
+    Without one, nobody here knows what was issued since the copy was made: so say how many
+    certificates may still be issued. Revoking works in any case. Central settles it later.
+    """
+    order = terminal.order(orders.GoOnOrder, remaining=remaining, reason=reason)
+    _ask(context, "POST", "/history", order)
+    out.print("The gateway goes on; central will settle what is missing.")
 
 
 class _Offline:

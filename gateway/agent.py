@@ -169,16 +169,7 @@ class Agent:
             database=database,
             on_ready=self._recover,
         )
-        self._link = CentralLink(
-            identity=ground.identity,
-            database=database,
-            outbox=ground.outbox,
-            clock=clock,
-            random=os.urandom,
-            changed=self._ordered,
-            contact=self._contact,
-            judged=self._history.judged,
-        )
+        self._link = self._make_link()
         self._responders = self._make_responders()
         self._web_identity = WebIdentity(
             gateway=ground.identity.name,
@@ -198,6 +189,20 @@ class Agent:
         database.writer.watch(self._answers)
         self._recovered = 0
         self._status: StatusService
+
+    def _make_link(self) -> CentralLink:
+        ground = self._ground
+        return CentralLink(
+            identity=ground.identity,
+            database=ground.database,
+            outbox=ground.outbox,
+            clock=ground.clock,
+            random=os.urandom,
+            changed=self._ordered,
+            contact=self._contact,
+            judged=self._history.judged,
+            healed=self._healed,
+        )
 
     def _make_identity_renewal(self) -> IdentityRenewal:
         ground = self._ground
@@ -371,6 +376,7 @@ class Agent:
     def _console_routes(self) -> list[AbstractRouteDef]:
         operator = Operator(
             observation=self._observation,
+            history=self._history,
             status=self._status,
             access=self._access,
             authenticator=self._authenticator,
@@ -444,6 +450,12 @@ class Agent:
         for key in self._authorities.own:
             self._status.add_ca(key.issuer.ca_id)
         await self._responders.step()
+
+    def _healed(self) -> None:
+        """Go on with what came back, and let the CRLs say it."""
+        self._history.healed()
+        for key in self._authorities.own:
+            self._status.request_crl(key.issuer.ca_id)
 
     def _contact(self) -> None:
         self._rules.note_contact()

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from shared.kernel import cbor
@@ -19,7 +19,7 @@ from shared.policy.bundle import Bundle
 from shared.policy.device import DeviceRecord
 from shared.policy.grant import Grant
 from shared.store import certificates, crls, devices, facts
-from shared.store.schema import directive, grant_use, profile
+from shared.store.schema import certificate, directive, grant_use, profile
 from shared.store.transaction import Transaction
 from shared.sync.events import Event
 from shared.sync.join import CENTRAL_NAME
@@ -50,6 +50,8 @@ _PROFILE = insert(profile).on_conflict_do_update(
     index_elements=[profile.c.name, profile.c.version], set_={"state": "active"}
 )
 _END_GRANTS = update(grant_use).where(grant_use.c.grant_id != bindparam("id")).values(state="ended")
+#: A database that was an old copy knows the certificates of a grant before the grant.
+_KNOWN_USE = select(func.count().label("count")).where(certificate.c.grant_id == bindparam("id"))
 _granted = insert(grant_use)
 _GRANT = _granted.on_conflict_do_update(
     index_elements=[grant_use.c.grant_id],  # what is used stays used
@@ -136,6 +138,11 @@ def _bundle(transaction: Transaction, event: Event) -> None:
     facts.put(transaction, facts.RULES, json.dumps(bundle.rules.to_document()))
 
 
+def _used(transaction: Transaction, grant_id: str) -> int:
+    row: Any = transaction.one(_KNOWN_USE, {"id": grant_id})
+    return row[0]
+
+
 def _put_grant(transaction: Transaction, event: Event) -> None:
     grant = Grant.from_document(event.body["document"])
     transaction.execute(_END_GRANTS, {"id": grant.grant_id})
@@ -143,7 +150,7 @@ def _put_grant(transaction: Transaction, event: Event) -> None:
         "grant_id": grant.grant_id,
         "version": grant.version,
         "quota": grant.quota,
-        "used": 0,
+        "used": _used(transaction, grant.grant_id),
         "state": "active",
         "document": json.dumps(grant.to_document()).encode(),
     }

@@ -34,6 +34,13 @@ class HoldOrder(Order):
     hold_id: Text
 
 
+class GoOnOrder(Order):
+    """Let an old copy of the database issue without central, at most ``remaining`` more."""
+
+    remaining: Annotated[int, Field(ge=0, le=1_000_000)]
+    reason: Text
+
+
 class Console(Protocol):
     """The commands; ``actor`` reads ``user:<login>``."""
 
@@ -43,6 +50,10 @@ class Console(Protocol):
 
     async def set_line(self, order: LineOrder, actor: str) -> None:
         """Stop or continue the line."""
+        ...
+
+    async def go_on(self, order: GoOnOrder, actor: str) -> None:
+        """Go on although this database is an old copy; raises ConflictError if it is none."""
         ...
 
     async def add_station(self, order: StationOrder, actor: str) -> str:
@@ -81,6 +92,9 @@ def routes(console: Console) -> list[web.AbstractRouteDef]:
     async def line(request: web.Request, actor: str) -> Any:
         await console.set_line(await read_order(request, LineOrder), actor)
 
+    async def go_on(request: web.Request, actor: str) -> Any:
+        await console.go_on(await read_order(request, GoOnOrder), actor)
+
     async def add_station(request: web.Request, actor: str) -> Any:
         order = await read_order(request, StationOrder)
         return {"token": await console.add_station(order, actor)}
@@ -103,6 +117,7 @@ def routes(console: Console) -> list[web.AbstractRouteDef]:
     return [
         web.get("/snapshot", command(Permission.STATUS_READ, snapshot)),
         web.post("/line", command(Permission.LINE_WRITE, line)),
+        web.post("/history", command(Permission.LINE_WRITE, go_on)),
         web.post("/stations", command(Permission.STATION_WRITE, add_station)),
         web.get("/stations", command(Permission.STATION_READ, stations)),
         web.delete("/stations/{name}", command(Permission.STATION_WRITE, revoke_station)),

@@ -11,7 +11,7 @@ from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway import commands
+from gateway import commands, taking_back
 from gateway.identity import Identity
 from gateway.snapshot import HistoryState
 from gateway.version import VERSION
@@ -22,11 +22,11 @@ from shared.mqtt.link import BrokerAddress
 from shared.mqtt.session import Notice, Online, Session, Wire, presence, subscription
 from shared.pki import formats, keys
 from shared.store.database import Database
-from shared.store.link import SqlLink
+from shared.store.link import Own, SqlLink
 from shared.store.outbox import Outbox
 from shared.store.transaction import Transaction
 from shared.sync import envelope, inbox
-from shared.sync.effects import Alarm, Contact, Stop
+from shared.sync.effects import Alarm, Contact, Healed, Stop
 from shared.sync.envelope import Address
 from shared.sync.events import Direction, Event, Lane
 from shared.sync.join import CENTRAL_NAME, spki_hash
@@ -86,19 +86,23 @@ class CentralLink:
         changed: Callable[[set[str]], Awaitable[None]],
         contact: Callable[[], None],
         judged: Callable[[HistoryState, str], None],
+        healed: Callable[[], None],
     ) -> None:
         """Take the ports.
 
         ``changed`` is awaited with their kinds after directives were applied; ``contact`` is called
-        when central answered, ``judged`` when it says that this history is not the right one.
+        when central answered, ``judged`` when it says that this history is not the right one, and
+        ``healed`` when an old copy has taken back what it had forgotten.
         """
+        self._healed = healed
         self._contact = contact
         self._judged = judged
         self._clock = clock
         self._outbox = outbox
         self._name = identity.name
         self._find = partial(_directive_key, identity.answer.directive_key)
-        self._tables = SqlLink(database.writer, outbox, CENTRAL_NAME, self._apply)
+        own = Own(reapply=taking_back.reapply, recount=taking_back.recount)
+        self._tables = SqlLink(database.writer, outbox, CENTRAL_NAME, self._apply, own)
         self._store = _Store(self._tables, changed)
         self._random = random
         self._tls = _tls(identity)
@@ -169,6 +173,9 @@ class CentralLink:
                 _LOG.error("Central says that this gateway must stop: %s", reason)
                 self._set_online(online=True)
                 self._judged(_HISTORY[verdict], reason)
+            case Healed(reason=reason):
+                _LOG.warning("%s Issuing goes on.", reason)
+                self._healed()
             case Alarm(reason=reason):
                 _LOG.warning("%s", reason)
             case _:

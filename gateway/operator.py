@@ -4,7 +4,8 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.console import HoldOrder, LineOrder, RevokeOrder, StationOrder
+from gateway.console import GoOnOrder, HoldOrder, LineOrder, RevokeOrder, StationOrder
+from gateway.history import History
 from gateway.observation import Observation
 from gateway.snapshot import LineState, Snapshot, local_text
 from shared.issuance.ports import CertificateRecord
@@ -29,6 +30,7 @@ class Operator:
     """Carries out the console's commands."""
 
     observation: Observation
+    history: History
     status: StatusService
     access: Access
     authenticator: Authenticator
@@ -50,6 +52,10 @@ class Operator:
 
         await self.database.writer.run(unit)
         _LOG.warning("%s set the line to %s: %s", actor, order.state.value, order.reason)
+
+    async def go_on(self, order: GoOnOrder, actor: str) -> None:
+        """Go on although this database is an old copy."""
+        await self.history.go_on(order.remaining, order.reason, actor)
 
     async def add_station(self, order: StationOrder, actor: str) -> str:
         """Make a station; gives its token."""

@@ -99,7 +99,8 @@ _STOPS = (
         Level.STOPPED,
         lambda snapshot: snapshot.history is HistoryState.RESTORED,
         "The database of this box is an older copy than what it has already reported.",
-        "Call the administrator: certificates issued since that copy must be brought back first.",
+        "Connect central: what is missing comes back by itself. Without a link, call the "
+        "administrator about “tma-gateway history continue”.",
     ),
     _Cause(
         Level.STOPPED,

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.sqlite import insert
 
 from shared.kernel import cbor
 from shared.kernel.ids import uuid7
+from shared.kernel.limits import EVENT_BYTES_MAX
 from shared.policy.access import Access
 from shared.policy.bundle import Bundle
 from shared.policy.grant import Grant
@@ -16,6 +18,11 @@ from shared.store.transaction import Transaction
 
 _INCARNATION = "incarnation"
 _NUMBER = "directive_number"
+_GIVEN = (
+    select(directive)
+    .where(directive.c.peer == bindparam("gateway_name"))
+    .order_by(directive.c.number)
+)
 _inserted = insert(directive)
 _PUT = _inserted.on_conflict_do_update(
     index_elements=[directive.c.peer, directive.c.kind, directive.c.subject],
@@ -122,6 +129,14 @@ def order_status(
     """Have a certificate of the gateway revoked, held or released (``kind``)."""
     subject = "/".join(filter(None, (body["ca_id"], body["serial"], body.get("hold_id"))))
     _order(transaction, gateway, kind, subject, body, actor=actor)
+
+
+def reissue(gateway: str, transaction: Transaction) -> None:
+    """Write again, unchanged and in their order, all directives that a gateway was given."""
+    for row in transaction.all(_GIVEN, {"gateway_name": gateway}):
+        body = cbor.decode(row.envelope, limit=EVENT_BYTES_MAX)
+        place = {"incarnation": row.incarnation, "number": row.number}
+        transaction.emit(f"directive.{row.kind}", {**body, **place}, actor="system", peer=gateway)
 
 
 def _order(

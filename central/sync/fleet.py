@@ -123,6 +123,14 @@ def stop(transaction: Transaction, name: str, state: str, reason: str) -> None:
     audit.add(transaction, "system", f"gateway.{state}", name, {"reason": reason})
 
 
+def resume(transaction: Transaction, name: str, reason: str) -> None:
+    """Let a restored gateway count as whole again: it goes on behind what is held of it."""
+    if find(transaction, name).state != STOPPED[Verdict.RESTORED]:
+        return
+    change(transaction, name, {"state": ACTIVE, "state_reason": ""})
+    audit.add(transaction, "system", "gateway.healed", name, {"reason": reason})
+
+
 def end(transaction: Transaction, name: str, reason: str, actor: str) -> None:
     """End a gateway for good; its transport identity is to be revoked in the same transaction."""
     row = find(transaction, name)

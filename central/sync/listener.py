@@ -11,7 +11,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import select
 
-from central.sync import fleet
+from central.sync import directives, fleet
 from central.sync.apply import Applier
 from central.sync.fleet import Report
 from shared.kernel.clock import Clock
@@ -21,11 +21,11 @@ from shared.mqtt.link import BrokerAddress
 from shared.mqtt.session import Notice, Online, Session, Wire
 from shared.pki import keys
 from shared.store.database import Database
-from shared.store.link import SqlLink
+from shared.store.link import Own, SqlLink
 from shared.store.outbox import Outbox
 from shared.store.schema import gateway
 from shared.store.transaction import Transaction
-from shared.sync.effects import Alarm, Contact, Progress, Stop
+from shared.sync.effects import Alarm, Contact, Healed, Progress, Stop
 from shared.sync.envelope import Signer
 from shared.sync.events import Lane
 from shared.sync.lineage import Finding
@@ -73,7 +73,7 @@ class Listener:
         self._clock = clock
         self._session = Session(address, clock=clock, random=random, observe=self._observe)
         self._reports: dict[str, Report] = {}
-        self._stops: dict[str, Stop] = {}
+        self._turns: dict[str, Stop | Healed] = {}
         self._keys: dict[str, list[bytes]] = {}  # SPKIs that may sign for a gateway
         self._ends: dict[str, CentralReplicator] = {}
         self._heads: dict[str, dict[tuple[str, Lane], int]] = {}
@@ -97,7 +97,8 @@ class Listener:
         known = Keys(self._signer, partial(_find, self._keys[name]))
         end = CentralReplicator(name, known, incarnation=self._incarnation, blocked=blocked)
         storage = self._storage
-        link = SqlLink(storage.database.writer, storage.outbox, name, Applier(name).apply)
+        own = Own(reissue=partial(directives.reissue, name))
+        link = SqlLink(storage.database.writer, storage.outbox, name, Applier(name).apply, own)
         self._ends[name] = end
         self._session.add(name, Wire(end, link))
 
@@ -149,32 +150,38 @@ class Listener:
                 report.version = version or report.version
             case Stop():
                 _LOG.error("Gateway %s is stopped: %s", name, notice.reason)
-                self._stops[name] = notice
+                self._turns[name] = notice
+            case Healed():
+                _LOG.warning("Gateway %s: %s", name, notice.reason)
+                self._turns[name] = notice
             case Alarm(reason=reason):
                 _LOG.warning("Gateway %s: %s", name, reason)
 
     async def _write_reports(self) -> None:
         """Write what was noticed, twice a second at most; what fails is written later."""
         while True:
-            reports, stops = self._reports, self._stops
-            self._reports, self._stops = {}, {}
-            if reports or stops:
+            reports, turns = self._reports, self._turns
+            self._reports, self._turns = {}, {}
+            if reports or turns:
                 try:
-                    await self._storage.database.writer.run(partial(_write, reports, stops))
+                    await self._storage.database.writer.run(partial(_write, reports, turns))
                 except TmaError as error:
                     _LOG.warning("The registry could not be written: %s", error.message)
                     self._reports = reports | self._reports
-                    self._stops = stops | self._stops
+                    self._turns = turns | self._turns
             await asyncio.sleep(_WRITE_S)
 
 
 def _write(
-    reports: Mapping[str, Report], stops: Mapping[str, Stop], transaction: Transaction
+    reports: Mapping[str, Report], turns: Mapping[str, Stop | Healed], transaction: Transaction
 ) -> None:
     for name, report in reports.items():
         report.write(transaction, name)
-    for name, found in stops.items():
-        fleet.stop(transaction, name, fleet.STOPPED[found.verdict], found.reason)
+    for name, turn in turns.items():
+        if isinstance(turn, Stop):
+            fleet.stop(transaction, name, fleet.STOPPED[turn.verdict], turn.reason)
+        else:
+            fleet.resume(transaction, name, turn.reason)
 
 
 def _blocked(row: Any) -> Finding | None:

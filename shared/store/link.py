@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import bindparam, delete, func, insert, select
 from sqlalchemy.dialects.sqlite import insert as upsert
@@ -19,6 +20,23 @@ from shared.sync.ports import Cursor, Head, OutSegment, Result, Row, Segment, Un
 
 #: Applies the effects of one event of the peer; raises when it cannot be applied.
 Apply = Callable[[Transaction, Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What this side does with its own history when one of the two is an old copy.
+
+    ``reapply`` makes the effects of an event of ours our own again, ``recount`` counts again what
+    is counted, ``reissue`` writes all that is in force for the peer again.
+    """
+
+    reapply: Callable[[Transaction, Event], None] = lambda _tx, _event: None
+    recount: Callable[[Transaction], None] = lambda _tx: None
+    reissue: Callable[[Transaction], None] = lambda _tx: None
+
+
+#: Fact: what is thought of this database's own history, a verdict; no row while it may go on.
+DOUBT: Final = "doubt"
 
 _ALL = 1 << 31
 
@@ -47,6 +65,9 @@ _ROWS = (
     .where(outbox.c.sequence.between(bindparam("first"), bindparam("last")))
     .order_by(outbox.c.sequence)
 )
+_AFTER = _row(outbox).where(outbox.c.sequence > bindparam("after")).order_by(outbox.c.sequence)
+_REMOVE = delete(outbox).where(_lane(outbox), outbox.c.sequence > bindparam("after"))
+_TAKE_BACK = insert(outbox)
 _HASH = select(outbox.c.hash).where(_lane(outbox), outbox.c.sequence == bindparam("number"))
 _PRUNE = delete(outbox).where(_lane(outbox), outbox.c.sequence <= bindparam("through"))
 _ISSUED = select(func.count().label("count")).where(
@@ -75,6 +96,17 @@ _IN_CURSORS = select(
     cursor.c.segment.in_(select(_NEWEST.c.segment)),
 )
 _IN_ROW = _row(inbox_event).where(inbox_event.c.sequence == bindparam("number"))
+_IN_SIZES = (
+    select(inbox_event.c.sequence, func.length(inbox_event.c.event).label("size"))
+    .where(_lane(inbox_event), inbox_event.c.sequence > bindparam("after"))
+    .order_by(inbox_event.c.sequence)
+    .limit(bindparam("most"))
+)
+_IN_ROWS = (
+    _row(inbox_event)
+    .where(inbox_event.c.sequence.between(bindparam("first"), bindparam("last")))
+    .order_by(inbox_event.c.sequence)
+)
 _RECEIVE = insert(inbox_event)
 _QUARANTINE = upsert(quarantine).on_conflict_do_nothing()
 
@@ -82,8 +114,11 @@ _QUARANTINE = upsert(quarantine).on_conflict_do_nothing()
 class SqlLink:
     """``shared.sync.ports.LinkStore`` of one peer: runs the engine's rules in the one writer."""
 
-    def __init__(self, writer: Writer, outbox: Outbox, peer: str, apply: Apply) -> None:
+    def __init__(
+        self, writer: Writer, outbox: Outbox, peer: str, apply: Apply, own: Own | None = None
+    ) -> None:
         """Take the writer with its outbox, the peer's name, and what applies its events."""
+        self._own = own or Own()
         self._writer = writer
         self._outbox = outbox
         self._peer = peer
@@ -92,14 +127,17 @@ class SqlLink:
     async def run(self, unit: Unit[Result]) -> Result:
         """Run the unit and return once it is durable. Raises UnavailableError: try again."""
         return await self._writer.run(
-            lambda tx: unit(LinkTables(tx, self._outbox, self._peer, self._apply))
+            lambda tx: unit(LinkTables(tx, self._outbox, self._peer, self._apply, self._own))
         )
 
 
 class LinkTables:
     """``shared.sync.ports.LinkTransaction`` (see there) inside one transaction."""
 
-    def __init__(self, tx: Transaction, outbox: Outbox, peer: str, apply: Apply) -> None:
+    def __init__(
+        self, tx: Transaction, outbox: Outbox, peer: str, apply: Apply, own: Own | None = None
+    ) -> None:
+        self._own = own or Own()
         self._tx = tx
         self._outbox = outbox
         self._peer = peer
@@ -123,14 +161,7 @@ class LinkTables:
         self, segment: str, lane: Lane, after: int, events: int, size: int
     ) -> Sequence[Row]:
         """Read events of ours after a sequence, bounded in number and bytes."""
-        place = self._place(segment, lane)
-        sizes = self._tx.all(_SIZES, {**place, "after": after, "most": events})
-        if not sizes or sizes[0].sequence != after + 1:
-            return []
-        sums = accumulate(row.size for row in sizes)
-        fitting = sum(total <= size for total in sums) or 1
-        chosen = {"first": after + 1, "last": after + fitting}
-        return [Row(*row) for row in self._tx.all(_ROWS, {**place, **chosen})]
+        return self._bounded((_SIZES, _ROWS), (segment, lane, after), events, size)
 
     def out_hash(self, segment: str, lane: Lane, sequence: int) -> bytes | None:
         """Give the chain hash of one of our events; None if there is no row."""
@@ -160,6 +191,72 @@ class LinkTables:
             lane = Lane(row.lane)
             kept = self.out_hash(row.segment, lane, row.archived) or GENESIS_HASH
             self.set_out_cursor(row.segment, lane, Cursor(row.archived, kept, row.archived))
+
+    def out_segment(self, name: str) -> Segment | None:
+        """Give one of our segments."""
+        return segments.find(self._tx, self._peer, "out", name)
+
+    def out_newest(self, most: int) -> Sequence[OutSegment]:
+        """Give our newest segments, the newest first."""
+        opened = self._outbox.heads(self._tx, self._peer)
+        return [
+            self._out_segment(found, is_open=opened is not None and opened[0].name == found.name)
+            for found in segments.newest(self._tx, self._peer, most)
+        ]
+
+    def doubt(self) -> str:
+        """Give what is thought of our own history."""
+        return facts.get(self._tx, DOUBT) or ""
+
+    def set_doubt(self, doubt: str) -> None:
+        """Remember what is thought of our own history."""
+        facts.put(self._tx, DOUBT, str(doubt) or None)
+
+    def add_own_segment(self, segment: Segment) -> None:
+        """Take back a forgotten segment of ours."""
+        segments.add(self._tx, self._peer, "out", segment, "sealed")
+
+    def take_back(self, segment: str, lane: Lane, rows: Sequence[Row]) -> None:
+        """Store events of ours that the peer gave back."""
+        for row in rows:
+            values = self._values(segment, lane, row) | {
+                "type": row.type,
+                "hash": row.hash,
+                "created_at": self._tx.now.utc_us,
+            }
+            self._tx.execute(_TAKE_BACK, values)
+
+    def reapply(self, event: Event) -> None:
+        """Make the effects of an event of ours our own again."""
+        self._own.reapply(self._tx, event)
+
+    def remove(self, segment: str, lane: Lane, after: int) -> Sequence[Row]:
+        """Delete the rows after a sequence and give them."""
+        place = {**self._place(segment, lane), "after": after}
+        rows = [Row(*row) for row in self._tx.all(_AFTER, place)]
+        if rows:
+            self._tx.execute(_REMOVE, place)
+            self._outbox.reload(self._tx)
+        return rows
+
+    def abandon(self, segment: str) -> None:
+        """End a segment of ours."""
+        segments.set_state(self._tx, self._peer, segment, "ended")
+
+    def go_on(self, parent: str | None, heads: Mapping[Lane, Head]) -> Segment:
+        """Open a segment behind one that the peer holds, and count again what is counted."""
+        opened = self._outbox.go_on(self._tx, self._peer, parent, heads)
+        self._own.recount(self._tx)
+        return opened
+
+    def write_again(self, lane: Lane, rows: Sequence[Row]) -> None:
+        """Write events of abandoned segments again."""
+        self._outbox.write_again(self._tx, self._peer, lane, rows)
+
+    def reissue(self) -> None:
+        """Write all that is in force for the peer again, in a new segment."""
+        self._outbox.open_segment(self._tx, self._peer)
+        self._own.reissue(self._tx)
 
     def backlog(self) -> int:
         """Count the events that the peer did not confirm as applied."""
@@ -195,6 +292,20 @@ class LinkTables:
         """Give a received event; None if it is not held."""
         row = self._tx.one(_IN_ROW, {**self._place(segment, lane), "number": sequence})
         return row and Row(*row)
+
+    def in_rows(
+        self, segment: str, lane: Lane, after: int, events: int, size: int
+    ) -> Sequence[Row]:
+        """Read received events after a sequence, bounded in number and bytes."""
+        return self._bounded((_IN_SIZES, _IN_ROWS), (segment, lane, after), events, size)
+
+    def fenced(self) -> bool:
+        """Tell if no events of the peer are taken."""
+        return facts.get(self._tx, f"fenced/{self._peer}") is not None
+
+    def set_fenced(self, *, fenced: bool) -> None:
+        """Take no events of the peer, or take them again."""
+        facts.put(self._tx, f"fenced/{self._peer}", "yes" if fenced else None)
 
     def in_segment(self, name: str) -> Segment | None:
         """Give a segment of the peer."""
@@ -246,6 +357,19 @@ class LinkTables:
         self._tx.execute(_QUARANTINE, values)
 
     # --- helpers --------------------------------------------------------------------------------
+
+    def _bounded(
+        self, statements: tuple[Any, Any], place: tuple[str, Lane, int], events: int, size: int
+    ) -> list[Row]:
+        segment, lane, after = place
+        bound = self._place(segment, lane)
+        sizes = self._tx.all(statements[0], {**bound, "after": after, "most": events})
+        if not sizes or sizes[0].sequence != after + 1:
+            return []
+        sums = accumulate(row.size for row in sizes)
+        fitting = sum(total <= size for total in sums) or 1
+        chosen = {"first": after + 1, "last": after + fitting}
+        return [Row(*row) for row in self._tx.all(statements[1], {**bound, **chosen})]
 
     def _out_segment(self, found: Segment, *, is_open: bool) -> OutSegment:
         return OutSegment(

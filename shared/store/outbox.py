@@ -4,7 +4,7 @@ Heads of the open segments are kept in memory; what is rolled back is taken back
 lane would have a gap.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -18,7 +18,7 @@ from shared.store.transaction import Transaction
 from shared.sync.events import OPENED, Direction, Event, Lane, create, encode, lane_of
 from shared.sync.join import CENTRAL_NAME
 from shared.sync.outbox import GENESIS_HASH, chain_hash
-from shared.sync.ports import Head, Segment
+from shared.sync.ports import Head, Row, Segment
 from shared.sync.segments import opening_body, reusable
 
 #: Central's own books take an event that has no addressee.
@@ -114,6 +114,32 @@ class Outbox:
         """Seal the open segment and open its child: row and opening event of both lanes."""
         return self._open(tx, peer, self._chain(tx, peer), starts=0).segment
 
+    def go_on(
+        self, tx: Transaction, peer: str, parent: str | None, heads: Mapping[Lane, Head]
+    ) -> Segment:
+        """Open a segment behind any one that the peer holds; it counts as a start."""
+        former = self._chain(tx, peer)
+        if former is not None:
+            self._seal(tx, peer, former.segment.name)
+        behind = segments.find(tx, peer, "out", parent) if parent else None
+        starts = [one.start_counter for one in (former and former.segment, behind) if one]
+        return self._begin(tx, peer, parent, heads, 1 + max(starts, default=0)).segment
+
+    def write_again(self, tx: Transaction, peer: str, lane: Lane, rows: Sequence[Row]) -> None:
+        """Chain events that were in an abandoned segment behind the open one's head, as they are.
+
+        Call ``reload`` in the same transaction before rows of the open segment are touched.
+        """
+        for row in rows:
+            chain = self._chain(tx, peer)
+            assert chain is not None  # whoever goes on has opened one
+            self._store(tx, peer, chain, lane, (row.event, row.type))
+
+    def reload(self, tx: Transaction) -> None:
+        """Read heads anew: rows were changed in another way than by appending."""
+        self._chains.clear()
+        tx.undo(self._chains.clear)
+
     def _chain(self, tx: Transaction, peer: str) -> _Chain | None:
         chain = self._chains.get(peer)
         if chain is None and (row := tx.one(_OPEN, {"link": peer})) is not None:
@@ -123,14 +149,30 @@ class Outbox:
         return chain
 
     def _open(self, tx: Transaction, peer: str, parent: _Chain | None, *, starts: int) -> _Chain:
-        if parent is not None:
-            segments.set_state(tx, peer, parent.segment.name, "sealed")
-            settle(tx, peer, parent.segment.name)
+        if parent is None:
+            return self._begin(tx, peer, None, {}, starts)
+        self._seal(tx, peer, parent.segment.name)
+        heads = dict(zip(Lane, parent.heads, strict=True))
+        starts += parent.segment.start_counter
+        return self._begin(tx, peer, parent.segment.name, heads, starts)
+
+    def _seal(self, tx: Transaction, peer: str, name: str) -> None:
+        segments.set_state(tx, peer, name, "sealed")
+        settle(tx, peer, name)
+
+    def _begin(
+        self,
+        tx: Transaction,
+        peer: str,
+        parent: str | None,
+        heads: Mapping[Lane, Head],
+        starts: int,
+    ) -> _Chain:
         opened = Segment(
             name=random_name(tx.random),
-            parent=parent and parent.segment.name,
-            parent_heads=dict(zip(Lane, parent.heads, strict=True)) if parent else {},
-            start_counter=starts + (parent.segment.start_counter if parent else 0),
+            parent=parent,
+            parent_heads=heads,
+            start_counter=starts,
             boot_id=tx.now.boot_id,
             version=self._version,
         )
@@ -143,8 +185,13 @@ class Outbox:
         return chain
 
     def _write(self, tx: Transaction, peer: str, chain: _Chain, lane: Lane, event: Event) -> _Chain:
-        name, data = chain.segment.name, encode(event)
-        previous = chain.heads[lane]
+        return self._store(tx, peer, chain, lane, (encode(event), event.type))
+
+    def _store(
+        self, tx: Transaction, peer: str, chain: _Chain, lane: Lane, encoded: tuple[bytes, str]
+    ) -> _Chain:
+        data, type_name = encoded
+        name, previous = chain.segment.name, chain.heads[lane]
         sequence = previous.sequence + 1
         digest = chain_hash(
             previous.hash, self._gateway or peer, self._direction, name, lane, sequence, data
@@ -154,7 +201,7 @@ class Outbox:
             "segment": name,
             "lane": int(lane),
             "sequence": sequence,
-            "type": event.type,
+            "type": type_name,
             "created_at": tx.now.utc_us,
             "hash": digest,
             "event": data,

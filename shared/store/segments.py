@@ -29,12 +29,18 @@ _IN_STATE = (
     .order_by(segment.c.number)
     .limit(bindparam("most"))
 )
+_NEWEST = (
+    select(segment)
+    .where(_LINK, segment.c.state != "ended")
+    .order_by(segment.c.number.desc())
+    .limit(bindparam("most"))
+)
 _SET_STATE = update(segment).where(_THIS).values(state=bindparam("state"))
 _END_ALL = update(segment).where(_LINK).values(state="ended")
 
 
-def add(tx: Transaction, peer: str, way: Way, added: Segment) -> None:
-    """Insert a segment, open, after those that are there."""
+def add(tx: Transaction, peer: str, way: Way, added: Segment, state: str = "open") -> None:
+    """Insert a segment after those that are there."""
     number: Any = tx.one(_NEXT, {"link": peer, "way": way})
     row = {
         "peer": peer,
@@ -46,7 +52,7 @@ def add(tx: Transaction, peer: str, way: Way, added: Segment) -> None:
         "start_counter": added.start_counter,
         "boot_id": added.boot_id,
         "version": added.version,
-        "state": "open",
+        "state": state,
         "opened_at": tx.now.utc_us,
     }
     tx.execute(_INSERT, row)
@@ -68,6 +74,12 @@ def root(tx: Transaction, peer: str, way: Way) -> str | None:
     """Name the segment without a parent that no join ended."""
     row = tx.one(_ROOT, {"link": peer, "way": way})
     return row and row.segment
+
+
+def newest(tx: Transaction, peer: str, most: int) -> list[Segment]:
+    """Read our newest segments, the newest first; not those that ended."""
+    rows = tx.all(_NEWEST, {"link": peer, "way": "out", "most": most})
+    return [segment_of(row) for row in rows]
 
 
 def in_state(tx: Transaction, peer: str, state: str, most: int) -> list[Segment]:

@@ -86,6 +86,13 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Healed:
+    """A history that was stopped goes on; ``reason`` is a sentence."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Alarm:
     """Something a person should know; replication goes on."""
 
@@ -93,6 +100,6 @@ class Alarm:
 
 
 #: What is only to be known, not done.
-Notice = Contact | Online | Progress | Stop | Alarm
+Notice = Contact | Online | Progress | Stop | Healed | Alarm
 
 Effects = list[Send | Run | Notice]

@@ -37,6 +37,8 @@ class Kind(StrEnum):
     WELCOME = "welcome"
     RECEIPT = "receipt"
     CALL = "call"
+    ASK = "ask"
+    PART = "part"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from shared.sync.lineage import Verdict
 from shared.sync.outbox import GENESIS_HASH, chain_hash
 from shared.sync.ports import Cursor, Head, InboxTransaction, Row
 
+_FENCED = "The gateway takes its history back; until then nothing else of it is taken."
+
 
 class Outcome(Enum):
     """What became of a batch; the cursor moves on APPLIED only."""
@@ -65,6 +67,8 @@ def accept(store: InboxTransaction, address: Address, batch: Batch) -> Acceptanc
     """
     cursor = store.in_cursor(batch.segment, batch.lane)
     try:
+        if store.fenced():
+            raise _RejectError(Outcome.REFUSED, Verdict.RESTORED, _FENCED)  # noqa: TRY301 - one place
         arrivals = _new(store, address, batch, cursor)
         if arrivals[0].row.sequence == 1:
             _open(store, address, batch, arrivals[0])

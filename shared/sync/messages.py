@@ -1,6 +1,7 @@
 """What the two sides say besides events: hello, welcome, receipt and call."""
 
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field, Strict
@@ -14,6 +15,8 @@ from shared.sync.segments import decode_heads, encode_heads
 
 Text = Annotated[str, Field(max_length=256)]
 Nonce = Annotated[bytes, Field(min_length=16, max_length=16)]
+Challenge = Annotated[bytes, Field(max_length=16)]
+Position = Annotated[bytes, Field(max_length=8 * 1024)]
 #: Lane names to [sequence, hash]; an array in CBOR becomes a tuple here.
 Heads = dict[Text, Annotated[tuple[Count, Digest], Strict(strict=False)]]
 
@@ -79,7 +82,9 @@ class Hello(Message):
     """The gateway, on each connect: what it has, how far it is, what it knows of central.
 
     ``segments`` holds the open one first; ``cursors`` how far central's own segments are applied.
-    Its monotonic time tells a hello that was overtaken by later events from an old copy's.
+    Its monotonic time tells a hello that was overtaken by later events from an old copy's, and the
+    ``challenge`` of the last call tells a hello of now from one that the network kept: only a fresh
+    one may be judged. ``doubt`` is what the gateway thinks of its own history.
     """
 
     nonce: Nonce
@@ -90,6 +95,8 @@ class Hello(Message):
     backlog: Count
     segments: Annotated[list[HelloSegment], Field(min_length=1, max_length=_SEGMENTS_MAX)]
     cursors: Marks
+    challenge: Challenge = b""
+    doubt: Annotated[Verdict, Field(strict=False)] = Verdict.RESUME
 
     def heads(self) -> dict[tuple[str, Lane], int]:
         """Give the last sequence of each lane that is named."""
@@ -123,10 +130,38 @@ class Receipt(Message):
 
 
 class Call(Message):
-    """Central asks for a hello: it came (back) to the broker, or its judgement changed."""
+    """Central asks for a hello: it came (back) to the broker, or it has to judge.
+
+    A hello that is to be judged repeats the ``challenge``.
+    """
 
     incarnation: Text
     utc_us: Count
+    challenge: Challenge = b""
+
+
+class Errand(StrEnum):
+    """What one side asks the other for, part by part, so that a history can go on."""
+
+    HISTORY = "history"  # a restored gateway: its own events, which central holds
+
+
+class Ask(Message):
+    """Ask for the next part of an errand, from a position that only its two rules read."""
+
+    nonce: Nonce
+    errand: Annotated[Errand, Field(strict=False)]
+    position: Position
+
+
+class Part(Message):
+    """The answer to the ask with this nonce: some of it, where to go on, whether that is all."""
+
+    nonce: Nonce
+    errand: Annotated[Errand, Field(strict=False)]
+    content: Annotated[list[bytes], Field(max_length=limits.ENVELOPE_EVENTS_MAX)]
+    position: Position
+    done: bool
 
 
 def marks_of(cursors: Mapping[tuple[str, Lane], Cursor]) -> list[Mark]:

@@ -117,6 +117,60 @@ class OutboxTransaction(Protocol):
         """
         ...
 
+    def out_segment(self, name: str) -> Segment | None:
+        """Give one of our segments, in whatever state it is."""
+        ...
+
+    def out_newest(self, most: int) -> Sequence[OutSegment]:
+        """Give our newest segments that were not abandoned, the newest first."""
+        ...
+
+    def doubt(self) -> str:
+        """Give what is thought of our own history ('' while it may go on; else a verdict)."""
+        ...
+
+    def set_doubt(self, doubt: str) -> None:
+        """Remember what is thought of our own history."""
+        ...
+
+    def add_own_segment(self, segment: Segment) -> None:
+        """Take back a segment of ours that this database has forgotten; it is sealed."""
+        ...
+
+    def take_back(self, segment: str, lane: Lane, rows: Sequence[Row]) -> None:
+        """Store events of ours that the peer gave back."""
+        ...
+
+    def reapply(self, event: Event) -> None:
+        """Make the effects of an event of ours our own again; nothing is emitted.
+
+        What is known already changes nothing, and an event without effect here does nothing.
+        """
+        ...
+
+    def remove(self, segment: str, lane: Lane, after: int) -> Sequence[Row]:
+        """Delete the rows after a sequence and give them, in order."""
+        ...
+
+    def abandon(self, segment: str) -> None:
+        """End a segment of ours that the peer will never take: nothing is left in it."""
+        ...
+
+    def go_on(self, parent: str | None, heads: Mapping[Lane, Head]) -> Segment:
+        """Open a segment behind one that the peer holds up to ``heads``, whatever was open.
+
+        What is counted (grants) is counted again from what is now known.
+        """
+        ...
+
+    def write_again(self, lane: Lane, rows: Sequence[Row]) -> None:
+        """Write events of abandoned segments, as they are, behind the open segment's head."""
+        ...
+
+    def reissue(self) -> None:
+        """Open a segment and write again all that is in force for the peer (central only)."""
+        ...
+
     def backlog(self) -> int:
         """Count the events that the peer did not confirm as applied, over all segments."""
         ...
@@ -143,6 +197,20 @@ class InboxTransaction(Protocol):
 
     def in_row(self, segment: str, lane: Lane, sequence: int) -> Row | None:
         """Give a received event with its chain hash; None if it is not held."""
+        ...
+
+    def in_rows(
+        self, segment: str, lane: Lane, after: int, events: int, size: int
+    ) -> Sequence[Row]:
+        """Read received events after a sequence, bounded as ``out_rows``."""
+        ...
+
+    def fenced(self) -> bool:
+        """Tell if the peer takes its history back, so that no events of it are taken meanwhile."""
+        ...
+
+    def set_fenced(self, *, fenced: bool) -> None:
+        """Take no events of the peer until it says how it goes on; or take them again."""
         ...
 
     def in_segment(self, name: str) -> Segment | None:

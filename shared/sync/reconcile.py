@@ -10,11 +10,15 @@ from shared.sync.events import Lane
 from shared.sync.lineage import Finding, Verdict
 from shared.sync.messages import Hello, HelloSegment, Mark, cursors_of, marks_of
 from shared.sync.outbox import Contradiction, confirm
-from shared.sync.ports import Cursor, Head, LinkTransaction, Row, Segment
+from shared.sync.ports import NOTHING, Cursor, Head, LinkTransaction, Row, Segment
 from shared.sync.segments import opens_after_outage
 
 #: Central opens a segment per incarnation, so a few hold all that can still be under way.
 _PEER_SEGMENTS = 8
+
+LaneName = tuple[str, Lane]
+#: How much of a lane of ours the gateway had confirmed.
+Confirmed = Mapping[LaneName, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +29,12 @@ class Standing:
     backlog: int
     segments: list[HelloSegment]
     cursors: list[Mark]
+    doubt: Verdict
 
 
 def introduce(store: LinkTransaction, outage_us: int) -> Standing:
-    """Prepare a hello; open a segment first if the outage was long."""
-    if opens_after_outage(outage_us, store.backlog()):
+    """Prepare a hello; open a segment first if the outage was long, or if there is none."""
+    if not store.out_segments(0) or opens_after_outage(outage_us, store.backlog()):
         store.open_segment()
     return Standing(
         incarnation=store.peer_incarnation(),
@@ -41,6 +46,7 @@ def introduce(store: LinkTransaction, outage_us: int) -> Standing:
             )
         ],
         cursors=marks_of(store.in_cursors(_PEER_SEGMENTS)),
+        doubt=Verdict(store.doubt() or Verdict.RESUME),
     )
 
 
@@ -48,16 +54,23 @@ def introduce(store: LinkTransaction, outage_us: int) -> Standing:
 class Examination:
     """What central found; ``cursors`` answers for each lane that the hello names.
 
-    ``contradiction`` is between the gateway's cursors and our own outbox.
+    ``contradiction`` is between the gateway's cursors and our own outbox; ``confirmed`` is what it
+    had confirmed of our open segment.
     """
 
     finding: Finding | None
-    cursors: Mapping[tuple[str, Lane], Cursor]
+    cursors: Mapping[LaneName, Cursor]
     contradiction: Contradiction | None
+    confirmed: Confirmed
 
 
-def examine(store: LinkTransaction, hello: Hello) -> Examination | None:
+def examine(
+    store: LinkTransaction, hello: Hello, floor: Confirmed | None = None
+) -> Examination | None:
     """Compare a hello with what is held of this gateway, and confirm what it has of ours.
+
+    ``floor`` is what the gateway had confirmed when it was asked for this hello (None: it was not
+    asked). A new segment of a history that may go on closes its parent at once.
 
     None: the hello is older than events that are held already, so it says nothing any more.
     Raises BadRequestError when the hello cannot be read.
@@ -70,13 +83,42 @@ def examine(store: LinkTransaction, hello: Hello) -> Examination | None:
         for segment, _ in described
         for lane in Lane
     }
-    finding = _closed(store, described[0][0])
+    confirmed = {
+        (out.segment.name, lane): cursor.applied
+        for out in store.out_segments(0)
+        for lane, cursor in out.confirmed.items()
+    }
+    finding = _own_doubt(hello) or _closed(store, described[0][0])
+    if store.fenced() and floor is None:
+        finding = finding or Finding(Verdict.RESTORED, "The gateway takes its history back.")
     for segment, heads in described:
         finding = (
             finding or lineage.judge(store, segment) or lineage.behind(store, segment.name, heads)
         )
-    contradiction = None if finding else confirm(store, cursors_of(hello.cursors))
-    return Examination(finding, cursors, contradiction)
+    finding = finding or _forgotten(hello, confirmed if floor is None else floor)
+    contradiction = None
+    if finding is None:
+        contradiction = confirm(store, cursors_of(hello.cursors))
+        store.set_fenced(fenced=False)
+        if store.in_segment(described[0][0].name) is None:
+            store.add_segment(described[0][0])
+    return Examination(finding, cursors, contradiction, confirmed)
+
+
+def _own_doubt(hello: Hello) -> Finding | None:
+    if hello.doubt is Verdict.RESUME:
+        return None
+    return Finding(hello.doubt, f"The gateway itself says that its history is {hello.doubt.value}.")
+
+
+def _forgotten(hello: Hello, confirmed: Confirmed) -> Finding | None:
+    """Tell if the gateway confirmed directives that it does not know any more."""
+    known = cursors_of(hello.cursors)
+    for place, applied in confirmed.items():
+        if applied > known.get(place, NOTHING).applied:
+            reason = f"The gateway has forgotten directives that it had confirmed: {applied}."
+            return Finding(Verdict.RESTORED, reason)
+    return None
 
 
 def _closed(store: LinkTransaction, segment: Segment) -> Finding | None:

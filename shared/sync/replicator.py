@@ -4,23 +4,48 @@ Both hold one Sender and one Receiver; they differ in who asks (hello) and who j
 Nothing in here survives a crash, and nothing needs to: storage and the next hello tell it all.
 """
 
+import hashlib
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from shared.kernel import cbor
 from shared.kernel.clock import Instant
 from shared.kernel.errors import TmaError
 from shared.kernel.ids import Random
-from shared.sync import envelope, outbox, reconcile
-from shared.sync.effects import Alarm, Contact, Effects, Online, Progress, Run, Send, Stop, topic
+from shared.sync import envelope, outbox, reconcile, recovery
+from shared.sync.effects import (
+    Alarm,
+    Contact,
+    Effects,
+    Healed,
+    Online,
+    Progress,
+    Run,
+    Send,
+    Stop,
+    topic,
+)
 from shared.sync.envelope import Address, Batch, FindKey, Kind, Message, Signer
+from shared.sync.errands import Errands, Rules
 from shared.sync.events import Direction, Lane
 from shared.sync.inbox import Acceptance
 from shared.sync.lineage import Finding, Verdict
-from shared.sync.messages import Call, Hello, Receipt, Welcome, cursors_of, marks_of
+from shared.sync.messages import (
+    Ask,
+    Call,
+    Errand,
+    Hello,
+    Part,
+    Receipt,
+    Welcome,
+    cursors_of,
+    marks_of,
+)
 from shared.sync.outbox import Conflict, Contradiction
 from shared.sync.receiver import Cursors, Receiver
-from shared.sync.reconcile import Examination, Standing
+from shared.sync.reconcile import Confirmed, Examination, Standing
+from shared.sync.recovery import Given
 from shared.sync.sender import WINDOW_BYTES, Sender
 
 #: A hello is repeated until it is answered, and then as a sign of life with a fresh answer.
@@ -53,6 +78,8 @@ class _End:
         self._window = 1
         self._sender = Sender(self._seal_batch, self._contradicted)
         self._receiver = Receiver(self._from, credit, self._receipt, self._refused)
+        self._errands = Errands(partial(self._send, Kind.ASK), self._once)
+        self._counted = 0
 
     @property
     def positions(self) -> dict[tuple[str, Lane], int]:
@@ -86,6 +113,12 @@ class _End:
 
     def _refused(self, acceptance: Acceptance, now: Instant) -> Effects:
         raise NotImplementedError
+
+    def _once(self, now: Instant) -> bytes:
+        """Make 16 bytes that no other message of this name bears: a nonce or a challenge."""
+        self._counted += 1
+        seed = [self._incarnation, now.boot_id, now.utc_us, now.mono_ns, self._counted]
+        return hashlib.sha256(cbor.encode(seed)).digest()[:16]
 
     def _confirmation(self, cursors: Cursors, now: Instant) -> Send:
         receipt = Receipt(
@@ -130,6 +163,8 @@ class GatewayReplicator(_End):
         self._connected = False
         self._lost_at_ns = now.mono_ns  # when the link was lost, or we started without one
         self._nonce = b""
+        self._challenge = b""  # of central's last call: the next hellos repeat it
+        self._doubt = Verdict.RESUME  # of our own history, as long as this end lives
         self._pause_ns = _ASK_NS
         self._ask_at_ns = 0
 
@@ -142,6 +177,7 @@ class GatewayReplicator(_End):
     def disconnected(self, now: Instant) -> None:
         """Take note that the link is gone."""
         super().disconnected(now)
+        self._errands.stop()
         if self._connected:
             self._lost_at_ns = now.mono_ns
         self._connected = False
@@ -151,7 +187,7 @@ class GatewayReplicator(_End):
         if not self._connected:
             return []
         if now.mono_ns < self._ask_at_ns:
-            return self._sender.tick(now)
+            return self._sender.tick(now) + self._errands.tick(now)
         if not self._nonce:
             return self._ask_anew(0, now)
         return [Online(online=False, reason="Central does not answer."), *self._ask(0, now)]
@@ -182,6 +218,8 @@ class GatewayReplicator(_End):
             backlog=standing.backlog,
             segments=standing.segments,
             cursors=standing.cursors,
+            challenge=self._challenge,
+            doubt=standing.doubt if self._doubt is Verdict.RESUME else self._doubt,
         )
         return [self._send(Kind.HELLO, hello)]
 
@@ -192,9 +230,11 @@ class GatewayReplicator(_End):
             return self._welcome(self._open(Welcome, kind, payload), now)
         if kind is Kind.RECEIPT:
             return self._take_receipt(self._open(Receipt, kind, payload), now)
+        if kind is Kind.PART:
+            return self._errands.received(self._open(Part, kind, payload))
         if kind is Kind.CALL:
-            self._open(Call, kind, payload)
-            self._sender.stop()
+            self._challenge = self._open(Call, kind, payload).challenge
+            self._sender.stop()  # nothing may overtake the hello that is to be judged
             return self._ask_anew(0, now) if self._connected else []
         return []
 
@@ -203,9 +243,9 @@ class GatewayReplicator(_End):
             return []  # an answer to an earlier hello, or one that was answered already
         self._nonce = b""
         self._ask_at_ns = now.mono_ns + _HEARTBEAT_NS
+        self._challenge = b""
         if welcome.verdict is not Verdict.RESUME:
-            self._sender.stop()
-            return [Stop(welcome.verdict, welcome.reason)]
+            return self._stop(welcome.verdict, welcome.reason)
         if welcome.incarnation != self._incarnation:
             self._sender.stop()
             self._incarnation = welcome.incarnation
@@ -234,11 +274,28 @@ class GatewayReplicator(_End):
         self._sender.stop()
         match contradiction.kind:
             case Conflict.AHEAD:
-                return [Stop(Verdict.RESTORED, contradiction.reason)]
+                return self._stop(Verdict.RESTORED, contradiction.reason)
             case Conflict.FORKED:
-                return [Stop(Verdict.CLONE, contradiction.reason)]
+                self._doubt = Verdict.CLONE  # central learns it by the next hello
+                return self._stop(Verdict.CLONE, contradiction.reason)
             case Conflict.LOST:
                 return [Alarm(contradiction.reason)]
+
+    def _stop(self, verdict: Verdict, reason: str) -> Effects:
+        """Let the line stop; a restored copy begins at once to take back what it forgot."""
+        self._sender.stop()
+        effects: Effects = [Stop(verdict, reason)]
+        if verdict is Verdict.RESTORED:
+            rules = Rules(
+                recovery.begin, partial(recovery.take, gateway=self._to.gateway), self._recovered
+            )
+            return [*effects, *self._errands.start(Errand.HISTORY, rules)]
+        self._errands.stop()
+        return effects
+
+    def _recovered(self, now: Instant) -> Effects:
+        reason = "What this database had forgotten came back from central."
+        return [Healed(reason), *(self._ask_anew(0, now) if self._connected else [])]
 
     def _receipt(self, cursors: Cursors, now: Instant) -> Effects:
         archived = {  # central's directives are kept here as documents: applied is enough
@@ -268,6 +325,8 @@ class CentralReplicator(_End):
     ) -> None:
         super().__init__(gateway, keys, Direction.DOWN, incarnation, credit)
         self._blocked = blocked
+        self._challenge = b""  # what a hello must repeat to be judged
+        self._floor: Confirmed = {}  # what was confirmed when it was asked for
 
     def connected(self, receive_maximum: int, now: Instant) -> Effects:
         """Call for a hello: central is (back) at the broker. ``receive_maximum`` as above."""
@@ -289,14 +348,23 @@ class CentralReplicator(_End):
         return self._sender.tick(now)
 
     def _call(self, now: Instant) -> Send:
-        call = Call(incarnation=self._incarnation, utc_us=now.utc_us)
+        call = Call(incarnation=self._incarnation, utc_us=now.utc_us, challenge=self._challenge)
         return self._send(Kind.CALL, call)
+
+    def _challenged(self, reason: str, now: Instant) -> Effects:
+        """Ask for a hello of now before anything is judged: the network may keep old messages."""
+        if not self._challenge:
+            self._challenge = self._once(now)
+        return [Alarm(reason), self._call(now)]
 
     def _received(self, kind: Kind, payload: bytes, now: Instant) -> Effects:
         if kind is Kind.HELLO:
             hello = self._open(Hello, kind, payload)
-            examine = partial(reconcile.examine, hello=hello)
+            fresh = self._challenge != b"" and hello.challenge == self._challenge
+            examine = partial(reconcile.examine, hello=hello, floor=self._floor if fresh else None)
             return [Run(examine, partial(self._examined, hello))]
+        if kind is Kind.ASK:
+            return self._asked(self._open(Ask, kind, payload))
         if self._blocked is not None:
             return []
         if kind is Kind.EVENTS:
@@ -311,7 +379,15 @@ class CentralReplicator(_End):
     def _examined(self, hello: Hello, examination: Examination | None, now: Instant) -> Effects:
         if examination is None:
             return []
-        finding = self._blocked or examination.finding
+        if self._blocked is not None and self._blocked.verdict is not Verdict.RESTORED:
+            finding = self._blocked
+        elif (finding := examination.finding) is not None:
+            if not self._challenge or hello.challenge != self._challenge:
+                if not self._challenge:
+                    self._floor = examination.confirmed
+                return self._challenged(finding.reason, now)
+        elif hello.challenge == self._challenge:
+            self._challenge = b""
         welcome = Welcome(
             nonce=hello.nonce,
             incarnation=self._incarnation,
@@ -328,8 +404,11 @@ class CentralReplicator(_End):
         ]
         if finding is not None:
             self._sender.stop()
-            self._blocked = finding
+            self._blocked, self._challenge = finding, b""
             return [*effects, Stop(*finding)]
+        if self._blocked is not None:
+            self._blocked = None
+            effects.append(Healed("The gateway goes on behind what is held of it."))
         if examination.contradiction is not None:
             effects += self._contradicted(examination.contradiction)
         return effects + self._sender.start(self._window, WINDOW_BYTES, now)
@@ -345,7 +424,26 @@ class CentralReplicator(_End):
         return [] if self._blocked else [self._confirmation(cursors, now)]
 
     def _refused(self, acceptance: Acceptance, now: Instant) -> Effects:
-        return self.block(Finding(acceptance.verdict, acceptance.reason), now)
+        """Judge nobody by a batch, which the network may have kept: whoever lives says hello."""
+        return self._challenged(acceptance.reason, now)
+
+    def _asked(self, ask: Ask) -> Effects:
+        if self._blocked is not None and self._blocked.verdict is not Verdict.RESTORED:
+            return []
+        give = partial(recovery.give, position=ask.position)
+        return [Run(give, partial(self._given, ask))]
+
+    def _given(self, ask: Ask, given: Given | Finding, now: Instant) -> Effects:
+        if isinstance(given, Finding):
+            return self.block(given, now)
+        part = Part(
+            nonce=ask.nonce,
+            errand=ask.errand,
+            content=given.content,
+            position=given.position,
+            done=given.done,
+        )
+        return [self._send(Kind.PART, part)]
 
 
 def _progress(batch: Batch) -> Progress:

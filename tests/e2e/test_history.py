@@ -70,8 +70,22 @@ def _require_stopped(fleet: Fleet, gateway: Gateway, history: str) -> None:
     assert answer.status_code in {409, 503}, answer.text
 
 
-def test_the_box_itself_notices_an_old_database(fleet: Fleet, tmp_path: Path):
-    """The witness has seen a later start than the copy: no link is needed to know."""
+def _require_healed(fleet: Fleet, gateway: Gateway, known: set[object]) -> None:
+    """All that central knew is back on the box, the line issues, and central hears of it."""
+    wait_until(
+        lambda: gateway.snapshot()["history"] == "continuous",
+        what="the gateway has taken back what it forgot",
+    )
+    wait_until(
+        lambda: fleet.central.gateways()[_NAME]["state"] == "active", what="central says so too"
+    )
+    assert known <= gateway_ledger(fleet, _NAME)
+    _enroll(fleet, gateway, "after")
+    _wait_drained(fleet)
+
+
+def test_an_old_database_is_noticed_without_a_link_and_heals_with_it(fleet: Fleet, tmp_path: Path):
+    """The witness has seen a later start than the copy; the operator lets two more be issued."""
     [gateway] = fleet.gateways
     _enroll(fleet, gateway, "early")
     _backup(gateway, tmp_path / "copy.db")
@@ -85,16 +99,19 @@ def test_the_box_itself_notices_an_old_database(fleet: Fleet, tmp_path: Path):
     _put_back(gateway, tmp_path / "copy.db")
     gateway.start()
     _require_stopped(fleet, gateway, "restored")
+    gateway.command("history", "continue", "--reason", "production must go on", "--remaining", "2")
+    _enroll(fleet, gateway, "offline", 2)
+    assert _refused(fleet, gateway).status_code in {403, 409}
+    offline = gateway_ledger(fleet, _NAME)
     fleet.central.restore_link()
     wait_until(
-        lambda: fleet.central.gateways()[_NAME]["state"] in {"restored", "cloned"},
-        what="central says that the history cannot go on",
+        lambda: known | offline <= inventory(fleet, _NAME), what="central knows both histories"
     )
-    assert known <= inventory(fleet, _NAME)
+    _require_healed(fleet, gateway, known | offline)
 
 
-def test_central_notices_an_old_copy(fleet: Fleet, tmp_path: Path):
-    """Within one start the witness cannot tell, but central holds more than the gateway knows."""
+def test_an_old_copy_within_one_start_heals_by_itself(fleet: Fleet, tmp_path: Path):
+    """The witness cannot tell, but central holds more than the gateway knows."""
     [gateway] = fleet.gateways
     _enroll(fleet, gateway, "early")
     _backup(gateway, tmp_path / "copy.db")
@@ -104,9 +121,7 @@ def test_central_notices_an_old_copy(fleet: Fleet, tmp_path: Path):
     gateway.process.stop()
     _put_back(gateway, tmp_path / "copy.db")
     gateway.start()
-    _require_stopped(fleet, gateway, "restored")
-    assert fleet.central.gateways()[_NAME]["state"] == "restored"
-    assert known <= inventory(fleet, _NAME)
+    _require_healed(fleet, gateway, known)
 
 
 def test_two_of_one_are_noticed(fleet: Fleet):

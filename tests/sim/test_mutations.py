@@ -85,8 +85,13 @@ def _without_going_back_to_a_restored_central(patch: pytest.MonkeyPatch) -> None
     patch.setattr(MemoryTransaction, "rewind", lambda self: None)
 
 
-def _without_noticing_an_overtaken_hello(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(reconcile, "_overtaken", lambda *_: False)
+def _without_taking_back(patch: pytest.MonkeyPatch) -> None:
+    """A restored copy goes on as if nothing had come back."""
+    patch.setattr(MemoryTransaction, "reapply", lambda *_: None)
+
+
+def _without_writing_again_what_was_put_aside(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MemoryTransaction, "write_again", lambda *_: None)
 
 
 def _without_repeating_what_was_lost(patch: pytest.MonkeyPatch) -> None:
@@ -115,7 +120,8 @@ def _resurrecting_the_revoked(patch: pytest.MonkeyPatch) -> None:
         _pruning_what_is_only_applied,
         _receipt_before_the_commit,
         _without_going_back_to_a_restored_central,
-        _without_noticing_an_overtaken_hello,
+        _without_taking_back,
+        _without_writing_again_what_was_put_aside,
         _without_repeating_what_was_lost,
         _resurrecting_the_revoked,
     ],

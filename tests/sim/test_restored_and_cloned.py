@@ -5,9 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from shared.sync.events import Direction
-from shared.sync.lineage import Verdict
+from shared.sync.lineage import Finding, Verdict
+from shared.sync.replicator import CentralReplicator
 from shared.sync.segments import Witness, is_restored_copy
-from tests.support.sim_load import burst, heal, issue, live_through
+from tests.support.sim_load import burst, command, heal, issue, live_through
 from tests.support.sim_store import State
 from tests.support.sim_world import CALM, Chaos, Node, World, require
 
@@ -22,41 +23,92 @@ def _drained_world(seed: int) -> World:
     return world
 
 
-def _restart_from(node: Node, state: State) -> None:
-    node.crash()
-    node.state = state.copy()
+def _restart_from(node: Node, state: State, *, witness: bool = True) -> None:
+    node.world.put_back(node, (state, None))
+    if not witness:
+        node.witness = None
 
 
 def _verdicts(node: Node) -> set[Verdict]:
     return {stop.verdict for stop in node.stops}
 
 
+def _heal(world: World) -> None:
+    heal(world)
+    world.check_complete()
+
+
 @pytest.mark.parametrize("seed", range(15))
-def test_an_old_copy_that_lost_events_is_restored(seed: int) -> None:
+@pytest.mark.parametrize("witness", [True, False])
+def test_an_old_copy_takes_back_what_it_forgot_and_goes_on(seed: int, witness: bool) -> None:
     world = _drained_world(seed)
     old = world.gateway.state.copy()
-    burst(world, 30)
+    burst(world, 300, first=500)
+    world.central.write(lambda tx: command(tx, "0" * 32))
     world.run(60, until=world.drained)
-    held = dict(world.central.state.inbox)
-    world.expect_stop, world.chaos = True, _BAD_LINK
-    _restart_from(world.gateway, old)
-    world.run(400)
-    assert _verdicts(world.central) == {Verdict.RESTORED}
-    assert _verdicts(world.gateway) == {Verdict.RESTORED}
-    assert world.central.state.inbox == held, "events of the copy were taken"
+    forgotten = dict(world.gateway.state.outbox)
+    world.chaos = _BAD_LINK
+    _restart_from(world.gateway, old, witness=witness)
+    _heal(world)
+    assert world.gateway.healed
+    assert world.verdicts["restored"] >= 1
+    held = world.gateway.state.outbox
+    assert all(held[place] == row for place, row in forgotten.items())
+    burst(world, 5)
+    _heal(world)
 
 
-@pytest.mark.parametrize("seed", range(15))
-def test_an_old_copy_whose_segment_was_followed_is_a_clone(seed: int) -> None:
-    """All of the old segment is in the copy, but the living gateway has opened the next."""
+@pytest.mark.parametrize("seed", range(10))
+def test_an_old_copy_that_started_since_takes_back_several_segments(seed: int) -> None:
     world = _drained_world(seed)
+    old = world.gateway.state.copy()
+    for night in range(3):
+        burst(world, 20, first=300 * night)
+        world.gateway.crash()
+        world.run(60)
+    world.run(60, until=world.drained)
+    _restart_from(world.gateway, old)
+    world.run(30, until=lambda: bool(world.gateway.stops))
+    assert _verdicts(world.gateway) == {Verdict.RESTORED}
+    _heal(world)
+    assert len(world.gateway.state.out_segments) >= 5
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_was_issued_offline_on_an_old_copy_is_written_again_behind(seed: int) -> None:
+    """The operator went on without a link; later central is met."""
+    world = _drained_world(seed)
+    old = world.gateway.state.copy()
+    world.gateway.crash()
+    world.run(60)
+    burst(world, 30, first=100)
+    world.run(60, until=world.drained)
+    world.partition(world.gateway, 300)
+    _restart_from(world.gateway, old)
+    world.run(60)
+    assert _verdicts(world.gateway) == {Verdict.RESTORED}
+    world.gateway.go_on()
+    burst(world, 250, first=5000)
+    world.gateway.crash()
+    world.run(60)
+    world.gateway.go_on()
+    burst(world, 3, first=9000)
+    _heal(world)
+    ids = [world._id(row) for row in world.central.state.inbox.values()]
+    openings = [row for row in world.central.state.inbox.values() if row.type == "segment.opened"]
+    assert len(ids) - len(set(ids)) == len(openings) // 2
+
+
+def test_a_disk_with_its_witness_put_back_is_a_clone_to_central() -> None:
+    """All of the old segment is in the copy, but the living gateway has opened the next."""
+    world = _drained_world(1)
     old = world.gateway.state.copy()
     world.gateway.crash()
     world.run(60)
     burst(world, 5)
     world.run(60, until=world.drained)
-    world.expect_stop = True
-    _restart_from(world.gateway, old)
+    world.expected = set(Verdict)
+    _restart_from(world.gateway, old, witness=False)
     world.run(400)
     assert _verdicts(world.gateway) == {Verdict.CLONE}
 
@@ -66,15 +118,14 @@ def test_an_old_copy_that_lost_nothing_goes_on() -> None:
     _restart_from(world.gateway, world.gateway.state)
     world.run(60)
     burst(world, 5)
-    heal(world)
-    world.check_complete()
+    _heal(world)
 
 
 def _clone(world: World) -> Node:
     """Copy the gateway's disk into a second box, which starts at once."""
     twin = Node(world, "twin", Direction.UP, world.gateway.state.copy())
     world.nodes.append(twin)
-    world.expect_stop = True
+    world.expected = set(Verdict)
     twin.start()
     return twin
 
@@ -116,23 +167,32 @@ def test_a_twin_in_the_same_segment_never_takes_the_others_receipts_for_its_own(
     assert wrong == []
 
 
-def test_a_gateway_that_lost_everything_must_join_again() -> None:
+def test_an_empty_database_takes_its_whole_history_back() -> None:
     world = _drained_world(3)
-    world.expect_stop = True
     _restart_from(world.gateway, State())
+    _heal(world)
+    assert world.gateway.healed
+
+
+def test_a_gateway_that_lost_its_witness_too_must_join_again() -> None:
+    world = _drained_world(3)
+    world.expected = set(Verdict)
+    _restart_from(world.gateway, State(), witness=False)
     world.run(400)
     assert _verdicts(world.gateway) == {Verdict.UNKNOWN}
 
 
-def test_a_blocked_gateway_stays_blocked() -> None:
+def test_a_blocked_clone_stays_blocked() -> None:
     world = _drained_world(4)
-    old = world.gateway.state.copy()
-    burst(world, 5)
-    world.run(60, until=world.drained)
-    world.expect_stop = True
-    _restart_from(world.gateway, old)
+    world.expected = set(Verdict)
+    finding = Finding(Verdict.CLONE, "There are two of them.")
+    assert isinstance(world.central.end, CentralReplicator)
+    world.central.carry_out(world.central.end.block(finding, world.central.now))
     world.run(100)
     held = dict(world.central.state.inbox)
+    for node in world.nodes:
+        node.crash()
+    world.run(100)
     world.gateway.stops.clear()
     burst(world, 5)
     world.run(900)

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateTable
 
 from shared.store import cursors
-from shared.store.link import LinkTables
+from shared.store.link import LinkTables, Own
 from shared.store.outbox import Outbox
 from shared.store.schema import metadata
 from shared.store.transaction import Transaction
@@ -21,7 +21,7 @@ from shared.sync.events import CATALOGUE, Direction, Event, Lane
 from shared.sync.join import CENTRAL_NAME
 from shared.sync.ports import Segment
 from tests.support.sim_load import live_through
-from tests.support.sim_store import GATEWAY, MemoryTransaction, State, unknown
+from tests.support.sim_store import GATEWAY, MemoryTransaction, State, order, unknown
 from tests.support.sim_world import Chaos, Node, World, require
 
 
@@ -29,7 +29,13 @@ class Tables(LinkTables):
     """The port over SQLite, with what the load uses besides."""
 
     def __init__(self, tx: Transaction, outbox: Outbox, peer: str, world: World) -> None:
-        super().__init__(tx, outbox, peer, lambda _, event: world.apply({}, event))
+        self._world = world
+        own = Own(reissue=lambda _tx: self._orders(world.central.state.orders))
+        super().__init__(tx, outbox, peer, lambda _, event: world.apply({}, event), own)
+
+    def _orders(self, orders: dict[str, int]) -> None:
+        for serial, number in sorted(orders.items()):
+            self.emit("directive.revoke", order(serial, number))
 
     def emit(self, type_name: str, body: dict[str, Any], lane: Lane | None = None) -> None:
         if type_name in CATALOGUE:
@@ -40,6 +46,13 @@ class Tables(LinkTables):
         assert chain is not None
         assert lane is not None
         self._outbox._write(self._tx, self._peer, chain, lane, event)
+
+    def own(self, status: str, value: str) -> None:
+        """The memory twin keeps these."""
+
+    def ordered(self, serial: str) -> int:
+        del serial  # the memory twin ran first, on a copy: central's state is as before
+        return len(self._world.central.state.orders) + 1
 
     def archive(self, segment: str, lane: Lane, through: int) -> None:
         kept = self.in_cursor(segment, lane)._replace(archived=through)
@@ -86,6 +99,7 @@ class SqlNode(Node):
             self.now,
             random.Random(seed).randbytes,
             self.world.apply,
+            self.world.reapply,
         )
         result = unit(tx)
         if seed % 10 == 0:
@@ -94,6 +108,7 @@ class SqlNode(Node):
         require(stored == result, f"{result} is not {stored}")
         before, self.state = self.state, tx.state
         self._compare()
+        self.testify()
         self.world.committed(self, before)
         return result
 
@@ -116,6 +131,8 @@ class SqlNode(Node):
             lambda store: store.backlog(),
             lambda store: store.in_cursors(64),
             lambda store: store.root(),
+            lambda store: store.doubt(),
+            lambda store: store.out_newest(16),
             lambda store: store.peer_incarnation(),
         ):
             require(ask(tables) == ask(memory), f"{ask(tables)} is not {ask(memory)}")

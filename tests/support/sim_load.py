@@ -5,7 +5,7 @@ from typing import Any
 from shared.sync.events import Lane
 from shared.sync.ports import Cursor
 from shared.sync.replicator import CentralReplicator
-from tests.support.sim_store import MemoryTransaction, State
+from tests.support.sim_store import MemoryTransaction, State, order
 from tests.support.sim_world import CALM, Chaos, ViolationError, World, require
 
 _ISSUED: dict[str, Any] = {
@@ -28,11 +28,19 @@ _ISSUED: dict[str, Any] = {
 
 def issue(tx: MemoryTransaction, serial: str, profile: str = "tls-client") -> None:
     tx.emit("certificate.issued", _ISSUED | {"serial": serial, "profile": profile})
+    if profile != "unappliable":
+        tx.own(f"status:{serial}", "good")
 
 
 def revoke(tx: MemoryTransaction, serial: str) -> None:
     body = {"ca_id": "ab" * 20, "serial": serial, "reason": "superseded"}
     tx.emit("certificate.revoked", body | {"revoked_at_us": 1, "device_id": None})
+    tx.own(f"status:{serial}", "revoked")
+
+
+def command(tx: MemoryTransaction, serial: str) -> None:
+    """Central orders a revocation."""
+    tx.emit("directive.revoke", order(serial, tx.ordered(serial)))
 
 
 def work(world: World) -> None:
@@ -48,16 +56,15 @@ def work(world: World) -> None:
     elif draw < 0.85:
         world.gateway.write(lambda tx: tx.emit("from.the.future", {"x": 1}, Lane.NORMAL))
     else:
-        body = {"incarnation": "i", "number": 1, "ca_id": "c", "serial": serial, "reason": "r"}
-        world.central.write(lambda tx: tx.emit("directive.revoke", body))
+        world.central.write(lambda tx: command(tx, serial))
 
 
-def burst(world: World, count: int) -> None:
+def burst(world: World, count: int, *, first: int = 1000) -> None:
     """A night of work without a link."""
 
     def unit(tx: MemoryTransaction) -> None:
         for number in range(count):
-            issue(tx, f"{number + 1000:032x}")
+            issue(tx, f"{number + first:032x}")
 
     world.gateway.write(unit)
 
@@ -89,6 +96,23 @@ class Backups:
         central.recover(self.kept[0])
         central.state.facts["incarnation"] = self.world.bytes(16).hex()
         central.commit(lambda tx: tx.open_segment())
+        self.world.central_restored = True
+        if self.world.recovering:
+            self.world.forget_what_nobody_holds()
+
+
+class Disks:
+    """A copy of the gateway's disk, made now and then, and put back when the disk breaks."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.copy: tuple[State, Any] | None = None
+
+    def copy_or_put_back(self) -> None:
+        if self.copy is None or self.world.random.random() < 0.5:
+            self.copy = self.world.gateway.snapshot()
+        else:
+            self.world.put_back(self.world.gateway, self.copy)
 
 
 def _archive(tx: MemoryTransaction, through: dict[tuple[str, Lane], Cursor]) -> None:
@@ -96,10 +120,14 @@ def _archive(tx: MemoryTransaction, through: dict[tuple[str, Lane], Cursor]) -> 
         tx.archive(*lane, cursor.applied)
 
 
-def misfortune(world: World, backups: Backups) -> None:
+def misfortune(world: World, backups: Backups, disks: Disks) -> None:
     """Draw one of what goes wrong on a bad day."""
     draw = world.random.random()
-    if draw < 0.3:
+    if draw < 0.12:
+        disks.copy_or_put_back()
+    elif draw < 0.15:
+        world.gateway.go_on()
+    elif draw < 0.3:
         world.partition(world.gateway, world.random.choice([2, 30, 90]))
     elif draw < 0.4:
         world.partition(world.central, world.random.choice([2, 30]))
@@ -115,13 +143,13 @@ def misfortune(world: World, backups: Backups) -> None:
 
 def live_through(world: World, seconds: float = 90) -> None:
     """Run a bad time, then a good one until all is drained; then check that nothing is missing."""
-    backups = Backups(world)
+    backups, disks = Backups(world), Disks(world)
     end = world.time_ns + int(seconds * 10**9)
     while world.time_ns < end:
         world.run(world.random.expovariate(0.5))
         work(world)
         if world.random.random() < 0.25:
-            misfortune(world, backups)
+            misfortune(world, backups, disks)
     heal(world)
     world.check_complete()
 

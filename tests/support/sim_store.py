@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
@@ -33,9 +34,14 @@ class State:
     quarantined: dict[Place, Row] = field(default_factory=dict)
     effects: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
+    abandoned: set[str] = field(default_factory=set)
+    #: Of central: what it ordered, by serial; a directive's number.
+    orders: dict[str, int] = field(default_factory=dict)
+    #: Name of the open segment.
+    opened: str | None = None
 
     def copy(self) -> "State":
-        return State(**{one.name: dict(getattr(self, one.name)) for one in fields(self)})
+        return State(**{one.name: copy(getattr(self, one.name)) for one in fields(self)})
 
 
 @dataclass
@@ -47,31 +53,44 @@ class MemoryTransaction(LinkTransaction):
     now: Instant
     random: Random
     apply_to: Callable[[dict[str, Any], Event], None]
+    reapply_to: Callable[[dict[str, Any], Event], None] = lambda _effects, _event: None
 
     def emit(self, type_name: str, body: Mapping[str, Any], lane: Lane | None = None) -> None:
         known = type_name in events.CATALOGUE
         maker = events.create if known else unknown
         event = maker(type_name, body, actor="sim", now=self.now, random=self.random)
-        if not self.state.out_segments:
-            self.open_segment()
-        name = next(reversed(self.state.out_segments))
+        name = self.state.opened or self.open_segment().name
         self._write(name, events.lane_of(type_name) if lane is None else lane, event)
+
+    def own(self, status: str, value: str) -> None:
+        """What the gateway knows of its own certificates: revoked stays revoked."""
+        if self.state.effects.get(status) != "revoked":
+            self.state.effects[status] = value
+
+    def ordered(self, serial: str) -> int:
+        """Number an order of central."""
+        number = self.state.orders[serial] = len(self.state.orders) + 1
+        return number
 
     def start(self) -> Segment:
         """What an agent does at its start: open a segment unless the open one is unused."""
-        name = next(reversed(self.state.out_segments), None)
+        name = self.state.opened
         if name and reusable({lane: self.state.heads[name, lane] for lane in Lane}):
             return self.state.out_segments[name]
         return self.open_segment(1)
 
     def open_segment(self, starts: int = 0) -> Segment:
+        parent = self.state.opened
+        heads = {lane: self.state.heads[parent, lane] for lane in Lane} if parent else {}
+        counter = starts + (self.state.out_segments[parent].start_counter if parent else 0)
+        return self._open(parent, heads, counter)
+
+    def _open(self, parent: str | None, heads: Mapping[Lane, Head], counter: int) -> Segment:
         state = self.state
-        parent = next(reversed(state.out_segments), None)
-        heads = {lane: state.heads[parent, lane] for lane in Lane} if parent else {}
-        counter = starts + (state.out_segments[parent].start_counter if parent else 0)
         name = self.random(16).hex()
         segment = Segment(name, parent, heads, counter, self.now.boot_id, "sim")
         state.out_segments[name] = segment
+        state.opened = name
         event = events.create(
             OPENED, opening_body(segment), actor="system", now=self.now, random=self.random
         )
@@ -81,48 +100,47 @@ class MemoryTransaction(LinkTransaction):
         return segment
 
     def _write(self, name: str, lane: Lane, event: Event) -> None:
+        self._chain(name, lane, events.encode(event), event.type)
+
+    def _chain(self, name: str, lane: Lane, data: bytes, type_name: str) -> None:
         head = self.state.heads[name, lane]
-        data, number = events.encode(event), head.sequence + 1
+        number = head.sequence + 1
         digest = chain_hash(head.hash, GATEWAY, self.direction, name, lane, number, data)
-        self.state.outbox[name, lane, number] = Row(number, data, digest, event.type)
+        self.state.outbox[name, lane, number] = Row(number, data, digest, type_name)
         self.state.heads[name, lane] = Head(number, digest)
 
     def out_segments(self, sealed: int, drained: int = 0) -> Sequence[OutSegment]:
-        open_name = next(reversed(self.state.out_segments), None)
-        found = [
-            OutSegment(
-                segment,
-                name == open_name,
-                {lane: self.state.heads[name, lane] for lane in Lane},
-                {lane: self.out_cursor(name, lane) for lane in Lane},
-            )
-            for name, segment in self.state.out_segments.items()
+        opened = [self._out(self.state.opened)] if self.state.opened else []
+        others = [
+            self._out(name)
+            for name in self.state.out_segments
+            if name != self.state.opened and name not in self.state.abandoned
         ]
         undrained = [
             out
-            for out in found[:-1]
+            for out in others
             if any(out.confirmed[lane].applied < out.heads[lane].sequence for lane in Lane)
         ]
         unarchived = [
             out
-            for out in found[:-1]
+            for out in others
             if out not in undrained
             and any(out.confirmed[lane].archived < out.heads[lane].sequence for lane in Lane)
         ]
-        return found[-1:] + undrained[:sealed] + unarchived[:drained]
+        return opened + undrained[:sealed] + unarchived[:drained]
+
+    def _out(self, name: str) -> OutSegment:
+        return OutSegment(
+            self.state.out_segments[name],
+            name == self.state.opened,
+            {lane: self.state.heads[name, lane] for lane in Lane},
+            {lane: self.out_cursor(name, lane) for lane in Lane},
+        )
 
     def out_rows(
         self, segment: str, lane: Lane, after: int, events: int, size: int
     ) -> Sequence[Row]:
-        rows: list[Row] = []
-        while len(rows) < events and (
-            row := self.state.outbox.get((segment, lane, after + len(rows) + 1))
-        ):
-            size -= len(row.event)
-            if rows and size < 0:
-                break
-            rows.append(row)
-        return rows
+        return _bounded(self.state.outbox, (segment, lane, after), events, size)
 
     def out_hash(self, segment: str, lane: Lane, sequence: int) -> bytes | None:
         row = self.state.outbox.get((segment, lane, sequence))
@@ -143,6 +161,60 @@ class MemoryTransaction(LinkTransaction):
         for (segment, lane), cursor in self.state.out_cursors.items():
             digest = self.out_hash(segment, lane, cursor.archived) or GENESIS_HASH
             self.state.out_cursors[segment, lane] = Cursor(cursor.archived, digest, cursor.archived)
+
+    def out_segment(self, name: str) -> Segment | None:
+        return self.state.out_segments.get(name)
+
+    def out_newest(self, most: int) -> Sequence[OutSegment]:
+        kept = [name for name in self.state.out_segments if name not in self.state.abandoned]
+        return [self._out(name) for name in kept[::-1][:most]]
+
+    def doubt(self) -> str:
+        return self.state.facts.get("doubt", "")
+
+    def set_doubt(self, doubt: str) -> None:
+        self.state.facts["doubt"] = doubt
+
+    def add_own_segment(self, segment: Segment) -> None:
+        self.state.out_segments[segment.name] = segment
+        for lane in Lane:
+            self.state.heads[segment.name, lane] = Head(0, GENESIS_HASH)
+
+    def take_back(self, segment: str, lane: Lane, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self.state.outbox[segment, lane, row.sequence] = row
+        self.state.heads[segment, lane] = Head(rows[-1].sequence, rows[-1].hash)
+
+    def reapply(self, event: Event) -> None:
+        self.reapply_to(self.state.effects, event)
+
+    def remove(self, segment: str, lane: Lane, after: int) -> Sequence[Row]:
+        rows: list[Row] = []
+        while row := self.state.outbox.pop((segment, lane, after + len(rows) + 1), None):
+            rows.append(row)
+        kept = self.state.outbox.get((segment, lane, after))
+        self.state.heads[segment, lane] = Head(after, kept.hash if kept else GENESIS_HASH)
+        return rows
+
+    def abandon(self, segment: str) -> None:
+        self.state.abandoned.add(segment)
+
+    def go_on(self, parent: str | None, heads: Mapping[Lane, Head]) -> Segment:
+        behind = self.state.out_segments.get(parent) if parent else None
+        former = self.state.out_segments.get(self.state.opened) if self.state.opened else None
+        counts = [one.start_counter for one in (former, behind) if one]
+        return self._open(parent, heads, 1 + max(counts, default=0))
+
+    def write_again(self, lane: Lane, rows: Sequence[Row]) -> None:
+        name = self.state.opened
+        assert name is not None
+        for row in rows:
+            self._chain(name, lane, row.event, row.type)
+
+    def reissue(self) -> None:
+        self.open_segment()
+        for name, number in sorted(self.state.orders.items()):
+            self.emit("directive.revoke", order(name, number))
 
     def backlog(self) -> int:
         return sum(
@@ -165,6 +237,17 @@ class MemoryTransaction(LinkTransaction):
 
     def in_row(self, segment: str, lane: Lane, sequence: int) -> Row | None:
         return self.state.inbox.get((segment, lane, sequence))
+
+    def in_rows(
+        self, segment: str, lane: Lane, after: int, events: int, size: int
+    ) -> Sequence[Row]:
+        return _bounded(self.state.inbox, (segment, lane, after), events, size)
+
+    def fenced(self) -> bool:
+        return self.state.facts.get("fenced") == "yes"
+
+    def set_fenced(self, *, fenced: bool) -> None:
+        self.state.facts["fenced"] = "yes" if fenced else ""
 
     def in_segment(self, name: str) -> Segment | None:
         return self.state.in_segments.get(name)
@@ -217,3 +300,19 @@ def unknown(
     """Make an event of a type that this version does not know."""
     known = events.create("history.gap", {"detail": ""}, actor=actor, now=now, random=random)
     return replace(known, type=type_name, schema=7, body=body)
+
+
+def order(serial: str, number: int) -> dict[str, Any]:
+    """Write the body of a directive that revokes."""
+    return {"incarnation": "i", "number": number, "ca_id": "c", "serial": serial, "reason": "r"}
+
+
+def _bounded(held: Mapping[Place, Row], after: Place, events: int, size: int) -> list[Row]:
+    rows: list[Row] = []
+    segment, lane, sequence = after
+    while len(rows) < events and (row := held.get((segment, lane, sequence + len(rows) + 1))):
+        size -= len(row.event)
+        if rows and size < 0:
+            break
+        rows.append(row)
+    return rows

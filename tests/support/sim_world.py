@@ -18,11 +18,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.kernel.clock import ClockQuality, Instant
 from shared.kernel.errors import UnavailableError, UntrustedError
-from shared.sync.effects import Alarm, Effects, Run, Send, Stop
+from shared.sync.effects import Alarm, Effects, Healed, Run, Send, Stop
 from shared.sync.envelope import Kind, Signer
 from shared.sync.events import Direction, Event, Lane
-from shared.sync.ports import Cursor, Row
+from shared.sync.lineage import Finding, Verdict
+from shared.sync.ports import Row
 from shared.sync.replicator import CentralReplicator, GatewayReplicator, Keys
+from shared.sync.segments import Witness, is_restored_copy, reusable
 from tests.support.sim_store import GATEWAY, MemoryTransaction, State
 
 SECOND = 10**9
@@ -82,6 +84,9 @@ class Node:
     boots: int = 0
     stops: list[Stop] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)
+    healed: int = 0
+    #: Outside the database: what a restored copy is told by.
+    witness: Witness | None = None
     end: GatewayReplicator | CentralReplicator | None = None
 
     @property
@@ -98,15 +103,41 @@ class Node:
         self.alive = True
         if self.world.random.random() < 0.3:
             self.boots += 1  # the machine was restarted, not only the process
+        self.stops.clear()
         if self.direction is Direction.UP:
-            self.commit(MemoryTransaction.start)
+            self._begin()
             self.end = GatewayReplicator(
                 GATEWAY, GATEWAY_KEYS, version="sim", random=self.world.bytes, now=self.now
             )
         else:
             incarnation = self.state.facts.setdefault("incarnation", self.world.bytes(16).hex())
-            self.end = CentralReplicator(GATEWAY, CENTRAL_KEYS, incarnation=incarnation)
+            self.end = CentralReplicator(
+                GATEWAY, CENTRAL_KEYS, incarnation=incarnation, blocked=self.blocked
+            )
         self.world.after(self.world.random.random(), self.link_up)
+
+    def _begin(self) -> None:
+        """Go on in a new segment; an old copy of the database stops instead."""
+        tx = self.transaction()
+        opened = tx.out_segments(0)
+        newest, heads = (opened[0].segment, opened[0].heads) if opened else (None, {})
+        if is_restored_copy(self.witness, newest, heads):
+            self.commit(lambda tx: tx.set_doubt(Verdict.RESTORED))
+            self.stops.append(Stop(Verdict.RESTORED, "The witness has seen more."))
+        else:
+            self.commit(MemoryTransaction.start)
+
+    def go_on(self) -> None:
+        """What an operator may do on a restored box without a link."""
+        if self.alive and self.stops and self.state.facts.get("doubt") == Verdict.RESTORED:
+            self.commit(MemoryTransaction.start)
+            self.stops.clear()
+
+    @property
+    def blocked(self) -> Finding | None:
+        """What central's registry keeps of this end."""
+        verdict = self.state.facts.get("blocked")
+        return Finding(Verdict(verdict), "") if verdict else None
 
     def crash(self) -> None:
         self.alive = self.connected = False
@@ -136,15 +167,32 @@ class Node:
 
     def transaction(self) -> MemoryTransaction:
         return MemoryTransaction(
-            self.state.copy(), self.direction, self.now, self.world.bytes, self.world.apply
+            self.state.copy(),
+            self.direction,
+            self.now,
+            self.world.bytes,
+            self.world.apply,
+            self.world.reapply,
         )
 
     def commit(self, unit: Callable[[MemoryTransaction], Any]) -> Any:
         tx = self.transaction()
         result = unit(tx)
         before, self.state = self.state, tx.state
+        self.testify()
         self.world.committed(self, before)
         return result
+
+    def testify(self) -> None:
+        """Let the witness follow: each segment, and its first event."""
+        if self.direction is Direction.DOWN or not (found := self.transaction().out_segments(0)):
+            return
+        opened, known = found[0], self.witness
+        new = known is None or known.segment != opened.segment.name
+        if (new or reusable(known.heads)) and not self.state.facts.get("doubt"):
+            self.witness = Witness(
+                opened.segment.start_counter, opened.segment.name, dict(opened.heads)
+            )
 
     def snapshot(self) -> tuple[State, Any]:
         """Make a backup."""
@@ -172,7 +220,14 @@ class Node:
                 self.world.after(self.world.random.random() / 50, self._execute, life, effect)
             elif isinstance(effect, Stop):
                 self.stops.append(effect)
+                if self.direction is Direction.DOWN:
+                    self.state.facts["blocked"] = effect.verdict.value
                 self.world.stopped(self, effect)
+            elif isinstance(effect, Healed):
+                self.stops.clear()
+                self.healed += 1
+                self.world.recovering &= self.direction is Direction.DOWN
+                self.state.facts.pop("blocked", None)
             elif isinstance(effect, Alarm):
                 self.alarms.append(effect.reason)
 
@@ -210,9 +265,16 @@ class World:
         self.time_ns = 0
         self.partitioned: set[str] = set()
         self.trace = hashlib.sha256()
-        #: Each event ever committed by a gateway or central, by place: the truth.
-        self.truth: dict[tuple[Direction, str, Lane, int], Row] = {}
-        self.expect_stop = False
+        #: Each event ever committed by a gateway or central, by place; after a disk was put back
+        #: there may be several.
+        self.truth: dict[tuple[Direction, str, Lane, int], set[Row]] = {}
+        #: The ids of the gateway's events that some disk held whenever one was lost.
+        self.must: set[str] = set()
+        #: Whether the gateway's disk is an old copy that has not taken everything back yet.
+        self.recovering = False
+        self.central_restored = False
+        self.expected: set[Verdict] = set()
+        self.verdicts: dict[str, int] = {}
         self._broker_life = 0
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._number = itertools.count()
@@ -282,6 +344,18 @@ class World:
         for node in self.nodes:
             node.link_down()
 
+    def put_back(self, node: Node, backup: tuple[State, Any]) -> None:
+        """Put an old copy in the place of a disk that is lost; what nobody holds now is lost."""
+        self.expected.add(Verdict.RESTORED)
+        node.crash()
+        node.recover(backup)
+        self.recovering = True
+        self.forget_what_nobody_holds()
+
+    def forget_what_nobody_holds(self) -> None:
+        kept = [*self.central.state.inbox.values(), *self.gateway.state.outbox.values()]
+        self.must &= {self._id(row) for row in kept}
+
     def partition(self, node: Node, seconds: float) -> None:
         self.partitioned.add(node.name)
         node.link_down()
@@ -293,17 +367,20 @@ class World:
         """The projection: who was applied how often, and the status lattice."""
         key = f"applied:{event.id}"
         effects[key] = effects.get(key, 0) + 1
-        serial = event.body.get("serial")
-        if serial is None:
-            return
         if event.type == "certificate.issued" and event.body["profile"] == "unappliable":
             effects[f"half:{event.id}"] = True
             raise ValueError("a defect in applying")
-        status = f"status:{serial}"
+        self.reapply(effects, event)
+
+    def reapply(self, effects: dict[str, Any], event: Event) -> None:
+        """What both sides make of an event, the gateway of its own: the status lattice."""
+        serial = event.body.get("serial")
         if event.type == "certificate.revoked":
-            effects[status] = "revoked"
-        elif event.type == "certificate.issued":
-            effects.setdefault(status, "good")
+            effects[f"status:{serial}"] = "revoked"
+        elif event.type == "certificate.issued" and event.body["profile"] != "unappliable":
+            effects.setdefault(f"status:{serial}", "good")
+        elif event.type == "directive.revoke":
+            effects[f"ordered:{serial}"] = True
 
     # Invariants.
 
@@ -312,12 +389,16 @@ class World:
         after = node.state
         for place, row in after.outbox.items():
             if place not in before.outbox:
-                truth = self.truth.setdefault((node.direction, *place), row)
-                require(truth == row or self.expect_stop, f"{place} was written twice")
+                written = self.truth.setdefault((node.direction, *place), set())
+                written.add(row)
+                require(len(written) == 1 or bool(self.expected), f"{place} was written twice")
+                if node.direction is Direction.UP:
+                    self.must.add(self._id(row))
         for place, row in after.inbox.items():
             if place not in before.inbox:
                 origin = self._origin(node)
-                require(self.truth.get((origin, *place)) == row, f"{place} is not what was sent")
+                written = self.truth.get((origin, *place), set())
+                require(row in written, f"{place} is not what was sent")
         for lane, cursor in before.in_cursors.items():
             require(after.in_cursors[lane].applied >= cursor.applied, f"the cursor {lane} fell")
         for lane, cursor in after.in_cursors.items():
@@ -341,26 +422,44 @@ class World:
 
     def stopped(self, node: Node, stop: Stop) -> None:
         self.note("stop", node.name, stop.verdict.value)
-        require(self.expect_stop, f"{node.name} stopped without cause: {stop}")
+        self.verdicts[stop.verdict.value] = self.verdicts.get(stop.verdict.value, 0) + 1
+        require(stop.verdict in self.expected, f"{node.name} stopped without cause: {stop}")
 
     def drained(self) -> bool:
         """Tell if each side holds, and has confirmed to the other, all that the other wrote."""
-        pairs = ((self.gateway, self.central), (self.central, self.gateway))
-        return all(
-            place in receiver.state.inbox
-            for sender, receiver in pairs
-            for place in sender.state.outbox
-        ) and all(
-            self.gateway.state.out_cursors.get(lane, Cursor(0, b"", 0)).applied == head.sequence
-            for lane, head in self.gateway.state.heads.items()
+        if any(
+            node.stops or node.state.facts.get("doubt") or not node.alive for node in self.nodes
+        ):
+            return False
+        held = self.central.state.inbox
+        confirmed = all(
+            out.confirmed[lane].applied == head.sequence
+            for node in (self.gateway, self.central)
+            for out in node.transaction().out_segments(0)
+            for lane, head in out.heads.items()
         )
+        return confirmed and all(place in held for place in self.gateway.state.outbox)
 
     def check_complete(self) -> None:
         """After draining: nothing is lost, and each event is applied or quarantined."""
         central = self.central.state
-        for direction, *place in self.truth:
-            if direction is Direction.UP:
-                require(tuple(place) in central.inbox, f"{place} is lost")
+        held = {self._id(row) for row in central.inbox.values() if row.type != "segment.opened"}
+        for place, row in self.gateway.state.outbox.items():
+            require(central.inbox.get(place) == row, f"{place} is not what central holds")
+        for lost in self.must - held:
+            opening = any(
+                row.type == "segment.opened" and self._id(row) == lost
+                for rows in self.truth.values()
+                for row in rows
+            )
+            require(opening, f"{lost} is lost")
+        for serial in () if self.central_restored else central.orders:
+            done = f"ordered:{serial}" in self.gateway.state.effects
+            require(done, f"the order about {serial} is lost")
+        for key, value in central.effects.items():
+            if key.startswith("status:"):
+                ours = self.gateway.state.effects.get(key)
+                require(ours == value, f"{key} is {value} at central and {ours} at the gateway")
         for node in self.nodes:
             for place, row in node.state.inbox.items():
                 applied = f"applied:{self._id(row)}" in node.state.effects

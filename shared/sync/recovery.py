@@ -1,0 +1,260 @@
+"""A restored gateway takes its own events back from central and goes on in a new segment.
+
+Its database is an old copy. Central holds what it had reported since; what it wrote since that
+central does not hold (issued offline before anybody noticed) is written again behind it. So the
+two histories become one again: nothing that either side knows is lost (design.md §5).
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from shared.kernel import cbor, limits
+from shared.kernel.errors import BadRequestError
+from shared.sync import events, segments
+from shared.sync.envelope import BATCH_BYTES_MAX, Batch, batch_of
+from shared.sync.events import OPENED, Direction, Lane
+from shared.sync.lineage import Finding, Verdict
+from shared.sync.messages import Part
+from shared.sync.outbox import GENESIS_HASH, chain_hash
+from shared.sync.ports import Cursor, Head, LinkTransaction, OutSegment, Row
+
+#: Newest segments that an ask names: central goes on from the newest of them that it knows.
+_NAMED = 16
+_ALL = 1 << 31
+_PAGE = 1_000
+_POSITION_BYTES_MAX = 8 * 1024
+_NONE: Mapping[Lane, Head] = dict.fromkeys(Lane, Head(0, GENESIS_HASH))
+
+
+class Place(NamedTuple):
+    """A segment and how far its lanes are."""
+
+    segment: str
+    heads: Mapping[Lane, Head]
+
+
+def begin(store: LinkTransaction) -> bytes:
+    """Name our newest segments, and how far central confirmed each of them.
+
+    From here on the database itself remembers that it is an old copy: a crash changes nothing.
+    """
+    store.set_doubt(Verdict.RESTORED.value)
+    return _encode(
+        Place(
+            out.segment.name,
+            {lane: Head(*out.confirmed[lane][:2]) for lane in Lane},
+        )
+        for out in store.out_newest(_NAMED)
+    )
+
+
+class Given(NamedTuple):
+    """A part of an errand: its content, where to go on, and whether that is all."""
+
+    content: list[bytes]
+    position: bytes
+    done: bool
+
+
+def give(store: LinkTransaction, position: bytes) -> Given | Finding:
+    """Give the next of a gateway's own events; or find that its history is another one than ours.
+
+    From here on nothing that the network kept of its earlier life is taken any more, until it says
+    hello with the segment that follows. A database that forgot events may have forgotten
+    directives too: they are all written again.
+    """
+    store.set_fenced(fenced=True)
+    if any(cursor.applied for out in store.out_segments(0) for cursor in out.confirmed.values()):
+        store.reissue()
+    place = _common(store, _decode(position))
+    if isinstance(place, Finding):
+        return place
+    passed: list[Place] = []
+    while place is not None:
+        for lane in Lane:
+            after = place.heads[lane]
+            rows = store.in_rows(
+                place.segment, lane, after.sequence, limits.ENVELOPE_EVENTS_MAX, BATCH_BYTES_MAX
+            )
+            if rows:
+                batch = batch_of(place.segment, lane, after.hash, rows, 0)
+                moved = Place(place.segment, {**place.heads, lane: _head(rows[-1])})
+                return Given([cbor.encode(batch.model_dump())], _encode([moved]), done=False)
+        child = store.child_of(place.segment)
+        if child is None:
+            return Given([], _encode([place, *passed]), done=True)
+        passed.insert(0, Place(place.segment, child.parent_heads))
+        place = Place(child.name, _NONE)
+    return Given([], _encode([]), done=True)
+
+
+def _common(store: LinkTransaction, places: Sequence[Place]) -> Place | Finding | None:
+    """Find the newest of the named segments that is held here, and how far both sides agree."""
+    for place in places:
+        if store.in_segment(place.segment) is None:
+            continue
+        heads: dict[Lane, Head] = {}
+        for lane, head in place.heads.items():
+            cursor = store.in_cursor(place.segment, lane)
+            row = store.in_row(place.segment, lane, head.sequence)
+            if head.sequence > cursor.applied:  # we are the older one here
+                heads[lane] = Head(cursor.applied, cursor.hash)
+            elif head.sequence and (row is None or row.hash != head.hash):
+                reason = f"Event {head.sequence} of segment {place.segment} is another one here."
+                return Finding(Verdict.CLONE, reason)
+            else:
+                heads[lane] = head
+        return Place(place.segment, heads)
+    root = store.root()
+    return Place(root, _NONE) if root else None
+
+
+def take(store: LinkTransaction, part: Part, gateway: str) -> str | None:
+    """Take a part of our own history; with the last one, go on. None, or why it cannot be taken."""
+    for content in part.content:
+        if trouble := _take_batch(store, _batch(content), gateway):
+            return trouble
+    if part.done:
+        return _go_on(store, _decode(part.position))
+    return None
+
+
+def _take_batch(store: LinkTransaction, batch: Batch, gateway: str) -> str | None:
+    """Chain the events behind what is held; what differs here makes room for theirs."""
+    name, lane = batch.segment, batch.lane
+    rows = list(_chained(batch, gateway))
+    confirmed = store.out_cursor(name, lane)
+    before = (batch.first_sequence - 1, batch.previous_hash)
+    if rows[-1].hash != batch.last_hash or (confirmed.applied, confirmed.hash) != before:
+        return f"What central gave back of segment {name} does not follow what is held here."
+    if store.out_segment(name) is None:
+        store.add_own_segment(segments.opened(events.decode(batch.events[0])))
+    missing = [row for row in rows if store.out_hash(name, lane, row.sequence) != row.hash]
+    if missing:
+        displaced = store.remove(name, lane, missing[0].sequence - 1)
+        store.take_back(name, lane, missing)
+        for row in missing:
+            event = events.decode(row.event)
+            if event.type != OPENED:
+                store.reapply(event)
+        if displaced:
+            store.open_segment()
+            store.write_again(lane, displaced)
+    store.set_out_cursor(name, lane, Cursor(*_head(rows[-1]), confirmed.archived))
+    return None
+
+
+def _chained(batch: Batch, gateway: str) -> Iterator[Row]:
+    previous = batch.previous_hash
+    for sequence, event in enumerate(batch.events, batch.first_sequence):
+        previous = chain_hash(
+            previous, gateway, Direction.UP, batch.segment, batch.lane, sequence, event
+        )
+        yield Row(sequence, event, previous, events.decode(event).type)
+
+
+def _go_on(store: LinkTransaction, newest: Sequence[Place]) -> str | None:
+    """Open a segment behind the newest event that central holds, and write the rest again there.
+
+    ``newest`` are central's newest segments of ours, the newest first.
+    """
+    trunk, frontier = _trunk(store, newest), next(iter(newest), None)
+    store.rewind()  # central may be an old copy too: what it had confirmed may be off its trunk now
+    undrained = [out.segment.name for out in _oldest_first(store.out_segments(_ALL))]
+    reset = [name for name in undrained if name not in trunk]
+    if frontier is not None:
+        reset.append(frontier.segment)
+    for name in reset:
+        for lane, head in trunk.get(name, _NONE).items():
+            archived = store.out_cursor(name, lane).archived
+            if head.sequence < archived:
+                return "Central has lost events that are not kept here any more either."
+            store.set_out_cursor(name, lane, Cursor(*head, archived))
+    moved: dict[Lane, list[Row]] = {lane: [] for lane in Lane}
+    for name in undrained:
+        for lane, head in trunk.get(name, _NONE).items():
+            moved[lane] += store.remove(name, lane, head.sequence)
+        if name not in trunk:
+            store.abandon(name)
+    if frontier is None:
+        store.go_on(None, {})
+    else:
+        store.go_on(*frontier)
+    for lane, rows in moved.items():
+        written = _written(store, trunk, lane) if rows else set[bytes]()
+        again = [row for row in rows if row.type != OPENED and _digest(row) not in written]
+        store.write_again(lane, again)
+    store.set_doubt("")
+    return None
+
+
+def _written(store: LinkTransaction, trunk: Iterable[str], lane: Lane) -> set[bytes]:
+    """Collect what central's newest segments hold: an earlier recovery may have moved it there."""
+    written: set[bytes] = set()
+    for name in islice(trunk, limits.SEGMENTS_IN_HELLO_MAX):
+        after = max(0, store.out_cursor(name, lane).archived - 1)
+        while rows := store.out_rows(name, lane, after, _PAGE, BATCH_BYTES_MAX):
+            written.update(map(_digest, rows))
+            after = rows[-1].sequence
+    return written
+
+
+def _digest(row: Row) -> bytes:
+    return hashlib.sha256(row.event).digest()
+
+
+def _oldest_first(found: Sequence[OutSegment]) -> Iterator[OutSegment]:
+    yield from found[1:]
+    yield from found[:1]
+
+
+def _trunk(store: LinkTransaction, newest: Sequence[Place]) -> dict[str, Mapping[Lane, Head]]:
+    """Say how far each segment belongs to central's history: the newest and their ancestors."""
+    trunk: dict[str, Mapping[Lane, Head]] = dict(newest[:-1])
+    name = newest[-1].segment if newest else None
+    heads = newest[-1].heads if newest else _NONE
+    while name is not None and name not in trunk:
+        trunk[name] = heads
+        segment = store.out_segment(name)
+        name = segment.parent if segment else None
+        heads = segment.parent_heads if segment else _NONE
+    return trunk
+
+
+def _encode(places: Iterable[Place]) -> bytes:
+    return cbor.encode([[name, segments.encode_heads(heads)] for name, heads in places])
+
+
+def _decode(position: bytes) -> list[Place]:
+    value: Any = cbor.decode(position, limit=_POSITION_BYTES_MAX)
+    try:
+        return [
+            Place(
+                str(name),
+                segments.decode_heads(
+                    {
+                        lane: (int(sequence), bytes(digest))
+                        for lane, (sequence, digest) in heads.items()
+                    }
+                ),
+            )
+            for name, heads in value
+        ]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BadRequestError("The position cannot be read.") from error
+
+
+def _batch(content: bytes) -> Batch:
+    value = cbor.decode(content, limit=limits.ENVELOPE_BYTES_MAX)
+    try:
+        return Batch.model_validate(value)
+    except ValidationError as error:
+        raise BadRequestError("A batch that was given back cannot be read.") from error
+
+
+def _head(row: Row) -> Head:
+    return Head(row.sequence, row.hash)
