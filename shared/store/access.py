@@ -183,6 +183,8 @@ class Access:
 
     async def token_refused(self, kind: str, peer: str) -> None:
         """Note that somebody presented a token or certificate that is not accepted."""
+        if self._record is not_recorded:
+            return
         await self._database.writer.run(
             lambda transaction: self._record(
                 transaction, "anonymous", "credential.refused", kind, {"peer": peer}

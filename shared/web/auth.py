@@ -38,6 +38,7 @@ _TOKEN_CHARS_MAX = 128
 _FRESH_US = 2 * US_PER_SECOND
 _CACHE_ENTRIES_MAX = 10_000
 _NEVER_US = 1 << 62
+_EVERYBODY = ""
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -206,6 +207,7 @@ class Authenticator:
         self._credentials = credentials
         self._clock = clock
         self._failures = failures
+        self._noted = Throttle(clock, burst=60, period_s=3600)
         self._known: dict[bytes, _Known] = {}
 
     async def principal(self, request: web.Request) -> Principal:
@@ -237,7 +239,9 @@ class Authenticator:
         if known is None or now_us >= known.valid_until_us:
             self._known.pop(digest, None)
             self._failures.count(request.remote or "")
-            await self._credentials.token_refused(kind, request.remote or "")
+            if self._noted.allows(_EVERYBODY):  # strangers must not be able to fill the log
+                self._noted.count(_EVERYBODY)
+                await self._credentials.token_refused(kind, request.remote or "")
             raise UnauthenticatedError(f"The {kind} is unknown, expired or revoked.")
         request[PRINCIPAL] = known.principal.name
         request[WHO] = known.principal

@@ -35,6 +35,14 @@ class Throttle:
                 retry_after_s=wait_ns / _NS_PER_SECOND,
             )
 
+    def allows(self, address: str) -> bool:
+        """Tell whether ``require`` would let the address pass."""
+        try:
+            self.require(address)
+        except ThrottledError:
+            return False
+        return True
+
     def count(self, address: str) -> None:
         """Book one failure; the address that failed longest ago makes room."""
         now_ns = self._clock.now().mono_ns

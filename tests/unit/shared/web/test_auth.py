@@ -153,6 +153,15 @@ async def test_guessing_is_slowed_down_and_known_stations_are_not():
         await box.ask("tma_guess")
 
 
+async def test_refusals_are_noted_up_to_a_bound():
+    box = Box()
+    for _ in range(200):
+        with pytest.raises((UnauthenticatedError, ThrottledError)):
+            await box.ask("tma_guess")
+        box.clock.advance(10)
+    assert 60 <= box.credentials.refused <= 120
+
+
 def test_tokens_are_256_bit_and_only_their_hash_is_kept():
     token, digest = new_token(os.urandom)
     assert token.startswith("tma_")
