@@ -18,7 +18,7 @@ from shared.kernel import cbor
 from shared.kernel.clock import ClockQuality
 from shared.kernel.errors import BadRequestError, UntrustedError
 from shared.pki.request import CertificationRequest
-from shared.store import certificates, counters, crls, facts
+from shared.store import certificates, counters, crl_parts, crls, facts
 from shared.store.schema import ca, certificate, gateway, grant_use
 from shared.store.transaction import Transaction
 from shared.sync.events import Event
@@ -73,6 +73,7 @@ class Applier:
             "certificate.released": self._released,
             "enrollment.refused": self._refused,
             "crl.published": self._crl,
+            "crl.part": self._crl_part,
             "responder.issued": self._responder,
             "directive.applied": self._directive,
             "agent.started": self._started,
@@ -133,6 +134,12 @@ class Applier:
     def _crl(self, transaction: Transaction, event: Event) -> None:
         self._own_ca(transaction, event.body)
         crls.take_over(transaction, event.body["ca_id"], event.body["der"])
+
+    def _crl_part(self, transaction: Transaction, event: Event) -> None:
+        self._own_ca(transaction, event.body)
+        der = crl_parts.collect(transaction, event.body)
+        if der is not None:
+            crls.take_over(transaction, event.body["ca_id"], der)
 
     def _responder(self, transaction: Transaction, event: Event) -> None:
         body = event.body

@@ -8,8 +8,8 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from shared.kernel import cbor
 from shared.kernel.clock import US_PER_SECOND, utc_us_of
 from shared.kernel.errors import NotFoundError, UntrustedError
-from shared.kernel.limits import EVENT_BYTES_MAX
 from shared.pki.crl import CrlEntry
+from shared.store import crl_parts
 from shared.store.database import Database
 from shared.store.outbox import Outbox
 from shared.store.schema import NOT_GOOD, ca, certificate, crl
@@ -17,13 +17,10 @@ from shared.store.transaction import Transaction
 from shared.sync.join import CENTRAL_NAME
 from shared.sync.segments import encode_heads
 
-_ACTOR = "system"
 _PAGE_ROWS = 5_000
 #: A revoked certificate stays listed until one CRL was issued after its end (RFC 5280 §3.3);
 #: within this time at least one is.
 _AFTER_END_US = 7 * 24 * 3600 * US_PER_SECOND
-
-_EVENT_DER_BYTES_MAX = EVENT_BYTES_MAX - 1024
 
 _ENTRIES = (
     select(
@@ -97,10 +94,7 @@ class SqlCrls:
     async def save_crl(
         self, ca_id: str, number: int, der: bytes, this_update_us: int, next_update_us: int
     ) -> None:
-        """Make the CRL the one that is served, and emit ``crl.published``, in one commit.
-
-        A CRL too large for an event is served by this box only.
-        """
+        """Make the CRL the one that is served, and tell of it, in one commit."""
         row: dict[str, Any] = {
             "ca_id": ca_id,
             "number": number,
@@ -113,9 +107,7 @@ class SqlCrls:
             tx.execute(_SAVE, row)
             tx.execute(_DROP_OLDER, {"ca": ca_id, "newest": number})
             tx.execute(_COUNT, {"ca": ca_id, "newest": number})
-            if len(der) <= _EVENT_DER_BYTES_MAX:
-                body = {"ca_id": ca_id, "number": number, "der": der}
-                tx.emit("crl.published", body, actor=_ACTOR)
+            crl_parts.publish(tx, self._outbox, ca_id, number, der)
 
         await self._database.writer.run(unit)
 

@@ -162,6 +162,17 @@ crl = Table(
     _int("next_update"),
 )
 
+#: Parts of a gateway's CRL that is not complete here yet; of each CA one number, the newest.
+crl_part = Table(
+    "crl_part",
+    metadata,
+    _key("ca_id"),
+    Column("part", Integer, primary_key=True, nullable=False),
+    _int("number"),
+    _int("parts"),
+    _blob("der"),
+)
+
 grant_use = Table(
     "grant_use",
     metadata,

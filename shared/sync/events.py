@@ -7,9 +7,9 @@ still an event: it decodes, is stored as received, and goes to quarantine (desig
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Strict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from shared.kernel import cbor, limits
 from shared.kernel.clock import ClockQuality, Instant
@@ -136,6 +136,22 @@ class CrlPublished(_Body):
     ca_id: str
     number: int
     der: bytes
+
+
+class CrlPart(_Body):
+    """A piece of a CRL that is too large for one event; ``part`` counts from 0."""
+
+    ca_id: str
+    number: Annotated[int, Field(ge=0, lt=2**63)]
+    part: Annotated[int, Field(ge=0, lt=limits.CRL_PARTS_MAX)]
+    parts: Annotated[int, Field(gt=0, le=limits.CRL_PARTS_MAX)]
+    der: bytes
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> Self:
+        if self.part >= self.parts:
+            raise ValueError("there is no such part")
+        return self
 
 
 class ResponderIssued(_Body):
@@ -312,6 +328,7 @@ CATALOGUE: Mapping[str, EventType] = {
     "certificate.released": EventType(Lane.URGENT, 1, CertificateHold),
     "enrollment.refused": EventType(Lane.NORMAL, 1, EnrollmentRefused),
     "crl.published": EventType(Lane.NORMAL, 1, CrlPublished),
+    "crl.part": EventType(Lane.NORMAL, 1, CrlPart),
     "responder.issued": EventType(Lane.URGENT, 1, ResponderIssued),
     "directive.applied": EventType(Lane.NORMAL, 1, DirectiveApplied),
     "agent.started": EventType(Lane.NORMAL, 1, AgentStarted),

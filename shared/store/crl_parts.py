@@ -1,0 +1,100 @@
+"""CRLs on their way to central: whole in one event, or in parts when they are too large for it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy.dialects.sqlite import insert
+
+from shared.kernel.clock import US_PER_SECOND
+from shared.kernel.errors import BadRequestError
+from shared.kernel.limits import CRL_PARTS_MAX, EVENT_BYTES_MAX
+from shared.store import cursors, facts
+from shared.store.outbox import Outbox
+from shared.store.schema import ca, crl_part
+from shared.store.transaction import Transaction
+from shared.sync.events import Lane
+from shared.sync.join import CENTRAL_NAME
+
+_ACTOR = "system"
+_EVENT_DER_BYTES_MAX = EVENT_BYTES_MAX - 1024
+#: Parts go up at most daily; less than a day, so that a daily CRL is never late by a moment.
+_EVERY_US = 20 * 3600 * US_PER_SECOND
+
+_OF_CA = crl_part.c.ca_id == bindparam("ca")
+_NEWEST_SERVED = select(ca.c.crl_number).where(ca.c.ca_id == bindparam("ca"))
+_NEWEST_BEGUN = select(crl_part.c.number, crl_part.c.parts).where(_OF_CA)
+_DROP = delete(crl_part).where(_OF_CA)
+_ADD = insert(crl_part).on_conflict_do_nothing()
+_HAVE = select(func.count().label("parts")).where(_OF_CA)
+_PARTS = select(crl_part.c.der).where(_OF_CA).order_by(crl_part.c.part)
+
+
+def publish(tx: Transaction, outbox: Outbox | None, ca_id: str, number: int, der: bytes) -> None:
+    """Emit ``crl.published``, or ``crl.part``s for a large CRL of a gateway.
+
+    A gateway that is offline for months would fill its outbox with sets of parts: the next set is
+    emitted only when central has applied the one before, and at most daily. What central serves
+    meanwhile is an older CRL, and each revocation by OCSP. Central hands down no large CRL.
+    """
+    if len(der) <= _EVENT_DER_BYTES_MAX:
+        body = {"ca_id": ca_id, "number": number, "der": der}
+        tx.emit("crl.published", body, actor=_ACTOR)
+    elif outbox is not None and _is_due(tx, ca_id):
+        pieces = [
+            der[start : start + _EVENT_DER_BYTES_MAX]
+            for start in range(0, len(der), _EVENT_DER_BYTES_MAX)
+        ]
+        if len(pieces) <= CRL_PARTS_MAX:
+            for part, piece in enumerate(pieces):
+                body = {"ca_id": ca_id, "number": number, "part": part, "parts": len(pieces)}
+                tx.emit("crl.part", {**body, "der": piece}, actor=_ACTOR)
+            _remember(tx, outbox, ca_id)
+
+
+def collect(tx: Transaction, body: Mapping[str, Any]) -> bytes | None:
+    """Keep a part (the body of ``crl.part``) and give the DER of the CRL once all are here.
+
+    Of each CA only the parts of the newest number are kept. The DER is not verified. Raises
+    BadRequestError for a part that contradicts those before it.
+    """
+    this = {"ca": body["ca_id"]}
+    served: Any = tx.one(_NEWEST_SERVED, this)
+    if served is None or body["number"] <= served.crl_number:
+        return None
+    begun: Any = tx.one(_NEWEST_BEGUN, this)
+    if begun is not None and begun.number > body["number"]:
+        return None
+    if begun is not None and begun.number < body["number"]:
+        tx.execute(_DROP, this)
+    elif begun is not None and begun.parts != body["parts"]:
+        raise BadRequestError(f"The parts of CRL {body['number']} disagree about their number.")
+    tx.execute(_ADD, dict(body))
+    have: Any = tx.one(_HAVE, this)
+    if have.parts < body["parts"]:
+        return None
+    der = b"".join(row.der for row in tx.all(_PARTS, this))
+    tx.execute(_DROP, this)
+    return der
+
+
+def _is_due(tx: Transaction, ca_id: str) -> bool:
+    sent = facts.get(tx, _fact(ca_id))
+    if sent is None:
+        return True
+    segment, sequence, at_us = json.loads(sent)
+    applied = cursors.get(tx, CENTRAL_NAME, "out", segment, Lane.NORMAL).applied
+    return applied >= sequence and not 0 <= tx.now.utc_us - at_us < _EVERY_US
+
+
+def _remember(tx: Transaction, outbox: Outbox, ca_id: str) -> None:
+    opened = outbox.heads(tx, CENTRAL_NAME)
+    if opened is not None:
+        segment, heads = opened
+        sent = [segment.name, heads[Lane.NORMAL].sequence, tx.now.utc_us]
+        facts.put(tx, _fact(ca_id), json.dumps(sent))
+
+
+def _fact(ca_id: str) -> str:
+    return f"crl_parts_sent/{ca_id}"
