@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from central import config
+from central import config, question_console
 from central import console as orders
 from central.enrollment import cli as enrollment
 from shared.pki.key_types import KeyType
@@ -283,6 +283,8 @@ def _ask(
 
 
 backup_console.add_commands(app, _ask, _Offline())
+app.add_typer(question_console.conflict_commands(_ask), name="conflict")
+app.add_typer(question_console.quarantine_commands(_ask), name="quarantine")
 
 if __name__ == "__main__":
     main()

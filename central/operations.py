@@ -5,7 +5,7 @@ from typing import Any
 from central.authority.join import Joining, revoke_transport
 from central.console import CommandOrder, StationOrder
 from central.core import Core
-from central.inventory import audit, conflicts
+from central.inventory import audit
 from central.inventory.reads import Inventory
 from central.sync import directives, fleet
 from central.transport import Transport
@@ -156,16 +156,6 @@ class Operations:
         record = await self._central.status.revoke(ca_id, serial, reason, actor)
         self._authenticator.forget()
         return record
-
-    async def settle(self, conflict_id: int, gateway: str, actor: str) -> None:
-        """Note that a person has looked at a gateway's open question; raises NotFoundError."""
-
-        def unit(transaction: Transaction) -> None:
-            if not conflicts.settle(transaction, conflict_id, gateway):
-                raise NotFoundError("There is no such open question.")
-            audit.add(transaction, actor, "conflict.settled", str(conflict_id), {})
-
-        await self._central.storage.database.writer.run(unit)
 
     def _require_profiles(self, order: StationOrder) -> None:
         known = {found.name for found in self._joining.profiles} | {"*"}

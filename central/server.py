@@ -31,6 +31,7 @@ from central.inventory.reads import Inventory
 from central.issuing import CentralProfiles
 from central.listeners import Listeners
 from central.operations import Operations
+from central.questions import Questions
 from central.sync import directives, quarantine
 from central.sync.listener import Listener
 from central.sync.view import SyncView
@@ -160,6 +161,7 @@ class Server:
         self._enrollment = self._make_enrollment()
         self._backups = backup.of_central(central, os.urandom, self._listener.archived)
         self._sync_view = SyncView(database, self._inventory, self._listener, self._backups, clock)
+        self._questions = Questions(central, self._inventory, self._authenticator)
         self._operations = Operations(
             central,
             joining=self._joining,
@@ -249,7 +251,7 @@ class Server:
         ports = self._rest_ports()
         measured = metrics.routes(self._authenticator, self._sync_view.metrics)
         people = [
-            *admin_routes(frame, self._inventory, self._operations),
+            *admin_routes(frame, self._inventory, self._operations, self._questions),
             *measured,
             *rest_routes(ports, pages),
             *device_routes(self._enrollment, self._authenticator),

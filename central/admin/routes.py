@@ -10,9 +10,11 @@ from pydantic import ValidationError
 from central.admin import words
 from central.admin.frame import Frame, form, number, see_other
 from central.console import EndOrder, InviteOrder
+from central.inventory.conflicts import HARMLESS
 from central.inventory.models import CertificateView
 from central.inventory.reads import Inventory
 from central.operations import Operations
+from central.questions import Questions
 from shared.issuance.status import REASONS
 from shared.kernel.errors import BadRequestError, NotFoundError, TmaError, UnauthenticatedError
 from shared.pki import formats
@@ -26,9 +28,11 @@ _AUDIT_ROWS = 200
 _QUERY_CHARS_MAX = 128
 
 
-def routes(frame: Frame, inventory: Inventory, operations: Operations) -> list[web.RouteDef]:
+def routes(
+    frame: Frame, inventory: Inventory, operations: Operations, questions: Questions
+) -> list[web.RouteDef]:
     """Give every route of the pages."""
-    admin = _Admin(frame, inventory, operations)
+    admin = _Admin(frame, inventory, operations, questions)
     who = Permission
     guarded = frame.guarded
     nobody = "whoever is to log in is not logged in yet"
@@ -64,12 +68,15 @@ def routes(frame: Frame, inventory: Inventory, operations: Operations) -> list[w
 class _Admin:
     """The handlers."""
 
-    def __init__(self, frame: Frame, inventory: Inventory, operations: Operations) -> None:
+    def __init__(
+        self, frame: Frame, inventory: Inventory, operations: Operations, questions: Questions
+    ) -> None:
         self._frame = frame
         self._sessions = frame.sessions
         self._show = frame.show
         self._inventory = inventory
         self._operations = operations
+        self._questions = questions
 
     # --- login ------------------------------------------------------------------------------
 
@@ -203,7 +210,11 @@ class _Admin:
     async def settle(self, request: web.Request, who: Principal) -> web.Response:
         name = request.match_info["name"]
         who.require(Permission.CONFLICT_SETTLE, on=Place(line=name))
-        await self._operations.settle(number(request.match_info["id"]), name, who.name)
+        choice = (await form(request)).get("choice", "")
+        if choice not in HARMLESS:  # it may reach a certificate of another line
+            who.require(Permission.CERTIFICATE_REVOKE)
+        conflict_id = number(request.match_info["id"])
+        await self._questions.settle(conflict_id, choice, who.name, gateway=name)
         address = f"/gateways/{quote(name, safe='')}"
         return see_other(address)
 

@@ -23,6 +23,7 @@ CONFLICTS = {
     "issued-after-end": "Issued after the gateway's CA or grant was ended",
     "issued-though-voided": "Issued although it was reported as voided",
     "issued-without-grant": "Issued without a grant of this central",
+    "profile-withdrawn": "Issued under a profile that was withdrawn meanwhile",
     "quota-overdrawn": "More was issued than the grant allows",
     "serial-reused": "Two different certificates have the same serial number",
     "voided-though-issued": "Reported as voided although it was issued",

@@ -1,24 +1,56 @@
-"""Open questions: two facts or two rules disagree, and a person is to look at it."""
+"""Open questions: two facts or two rules disagree, and a person decides, once, among named choices.
+
+Central itself changes nothing: each question names both sides, and each choice what it will do.
+What is chosen is done in the transaction that settles the question (design.md §4).
+"""
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
-from sqlalchemy import bindparam, insert, update
+from sqlalchemy import bindparam, insert, select, update
 
+from central.inventory import audit
+from shared.issuance.ports import CertificateStatus
+from shared.kernel.errors import BadRequestError, ConflictError, NotFoundError
+from shared.store import certificates
 from shared.store.schema import conflict
 from shared.store.transaction import Transaction
 
 _INSERT = insert(conflict)
+_FIND = select(conflict).where(conflict.c.id == bindparam("number"))
 _SETTLE = (
     update(conflict)
-    .where(
-        conflict.c.id == bindparam("number"),
-        conflict.c.gateway == bindparam("about"),
-        conflict.c.state == "open",
+    .where(conflict.c.id == bindparam("number"), conflict.c.state == "open")
+    .values(
+        state="settled",
+        resolution=bindparam("choice"),
+        settled_by=bindparam("who"),
+        settled_at=bindparam("now"),
     )
-    .values(state="settled")
 )
+#: Choices that change nothing.
+HARMLESS: Final = frozenset({"", "keep", "seen"})
+_TWO_SIDES = "device-at-two-gateways"
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a choice does to one certificate."""
+
+    act: Literal["revoke", "hold"]
+    ca_id: str
+    serial: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One way to settle a question: its name, what it does in words, and to which certificates."""
+
+    name: str
+    sentence: str
+    effects: tuple[Effect, ...] = ()
 
 
 def add(
@@ -36,6 +68,88 @@ def add(
     transaction.execute(_INSERT, row)
 
 
-def settle(transaction: Transaction, conflict_id: int, gateway: str) -> bool:
-    """Close a question about a gateway; False if there is no such open one."""
-    return transaction.execute(_SETTLE, {"number": conflict_id, "about": gateway}) == 1
+def choices(kind: str, subject: str, detail: Mapping[str, Any]) -> Sequence[Choice]:
+    """Give the ways to settle a question; the first one changes nothing."""
+    this = _certificate(subject)
+    if this is None:
+        return (Choice("seen", "Nothing is done; it was looked at."),)
+    keep = Choice("keep", "Nothing is done; what was issued stays good.")
+    other = _certificate(str(detail.get("other", ""))) if kind == _TWO_SIDES else None
+    if other is None:
+        return (
+            keep,
+            Choice("hold", "The certificate is put on hold.", _effects("hold", this)),
+            Choice("revoke", "The certificate is revoked for good.", _effects("revoke", this)),
+        )
+    return (
+        keep,
+        Choice("hold-both", "Both certificates are put on hold.", _effects("hold", this, other)),
+        Choice(
+            "revoke-earlier",
+            f"The certificate of {detail.get('gateway')} is revoked as superseded.",
+            _effects("revoke", other),
+        ),
+        Choice(
+            "revoke-later",
+            "The certificate that was reported second is revoked as superseded.",
+            _effects("revoke", this),
+        ),
+    )
+
+
+def settle(
+    transaction: Transaction,
+    conflict_id: int,
+    wanted: str,
+    actor: str,
+    *,
+    gateway: str | None = None,
+) -> Choice:
+    """Settle a question by a choice ('' is the first one) and do what it says.
+
+    ``gateway`` is whose question it must be (None: anybody's). Raises NotFoundError, ConflictError (settled before), BadRequestError (no such choice).
+    """
+    row: Any = transaction.one(_FIND, {"number": conflict_id})
+    if row is None or gateway not in {None, row.gateway}:
+        raise NotFoundError("There is no such open question.")
+    offered = choices(row.kind, row.subject, json.loads(row.detail))
+    choice = next((one for one in offered if one.name == (wanted or offered[0].name)), None)
+    if choice is None:
+        raise BadRequestError(
+            f"This question cannot be settled by “{wanted}”.",
+            remedy=f"Choose one of: {', '.join(one.name for one in offered)}.",
+            pointer="/choice",
+        )
+    settled = {"number": conflict_id, "choice": choice.name, "who": actor}
+    if not transaction.execute(_SETTLE, {**settled, "now": transaction.now.utc_us}):
+        raise ConflictError(f"This question was settled already: {row.resolution or 'seen'}.")
+    for effect in choice.effects:
+        _carry_out(transaction, conflict_id, effect, actor)
+    detail = {"choice": choice.name, "kind": row.kind, "about": row.subject}
+    audit.add(transaction, actor, "conflict.settled", str(conflict_id), detail)
+    return choice
+
+
+def _carry_out(transaction: Transaction, conflict_id: int, effect: Effect, actor: str) -> None:
+    """Change a certificate; the event orders its gateway to do the same."""
+    known = certificates.require(transaction, effect.ca_id, effect.serial)
+    place = {"ca_id": effect.ca_id, "serial": effect.serial}
+    if effect.act == "revoke":
+        revoked_at_us = transaction.now.utc_us
+        body = {**place, "reason": "superseded", "revoked_at_us": revoked_at_us, "device_id": None}
+        if certificates.record_revoked(transaction, known.origin, body):
+            transaction.emit("certificate.revoked", body, actor=actor)
+    elif known.status is not CertificateStatus.REVOKED:
+        body = {**place, "hold_id": f"conflict-{conflict_id}"}
+        if certificates.record_held(transaction, known.origin, body, actor=actor):
+            transaction.emit("certificate.held", body, actor=actor)
+
+
+def _effects(act: Literal["revoke", "hold"], *places: tuple[str, str]) -> tuple[Effect, ...]:
+    return tuple(Effect(act, *place) for place in places)
+
+
+def _certificate(subject: str) -> tuple[str, str] | None:
+    """Read ``ca_id/serial``; None where a question is about no certificate."""
+    ca_id, slash, serial = subject.partition("/")
+    return (ca_id, serial) if slash and serial and " " not in ca_id else None

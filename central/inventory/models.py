@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from central.inventory.conflicts import Choice
 from shared.policy.rights import Place
 
 
@@ -63,7 +64,7 @@ class GatewayView:
 
 @dataclass(frozen=True, slots=True)
 class ConflictView:
-    """Something that two rules or two facts disagree about."""
+    """Something that two rules or two facts disagree about; the first choice changes nothing."""
 
     id: int
     kind: str
@@ -71,6 +72,7 @@ class ConflictView:
     subject: str
     detail: Mapping[str, object]
     created_at_us: int
+    choices: Sequence[Choice] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from central.authority.hierarchy import INFRASTRUCTURE
+from central.inventory.conflicts import choices
 from central.inventory.models import (
     AuditView,
     AuthorityView,
@@ -154,7 +155,13 @@ class Inventory:
         rows = await self._read(wanted.order_by(conflict.c.id.desc()).limit(_OPEN_MAX))
         return [
             ConflictView(
-                row.id, row.kind, row.gateway, row.subject, json.loads(row.detail), row.created_at
+                row.id,
+                row.kind,
+                row.gateway,
+                row.subject,
+                detail := json.loads(row.detail),
+                row.created_at,
+                choices(row.kind, row.subject, detail),
             )
             for row in rows
         ]

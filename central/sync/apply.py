@@ -19,7 +19,7 @@ from shared.kernel.clock import ClockQuality
 from shared.kernel.errors import BadRequestError, UntrustedError
 from shared.pki.request import CertificationRequest
 from shared.store import certificates, counters, crl_parts, crls, facts
-from shared.store.schema import ca, certificate, gateway, grant_use
+from shared.store.schema import ca, certificate, gateway, grant_use, profile
 from shared.store.transaction import Transaction
 from shared.sync.events import Event
 
@@ -46,6 +46,11 @@ _ELSEWHERE = (
         certificate.c.status != "revoked",
     )
     .limit(1)
+)
+_WITHDRAWN = select(profile.c.name).where(
+    profile.c.name == bindparam("used_profile"),
+    profile.c.version == bindparam("used_version"),
+    profile.c.state == "withdrawn",
 )
 _SET_VERSION = (
     update(gateway)
@@ -106,6 +111,9 @@ class Applier:
         self._settle_grant(transaction, body)
         if issuer.state == "ended":
             self._conflict(transaction, "issued-after-end", body, {})
+        used = {"used_profile": body["profile"], "used_version": body["profile_version"]}
+        if transaction.one(_WITHDRAWN, used) is not None:
+            self._conflict(transaction, "profile-withdrawn", body, {"profile": body["profile"]})
         if event.clock == ClockQuality.UNKNOWN:
             self._conflict(transaction, "clock-in-doubt", body, {"at_us": event.utc_us})
         self._compare_gateways(transaction, body)

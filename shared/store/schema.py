@@ -281,6 +281,7 @@ quarantine = Table(
     _blob("event"),
     _int("created_at"),
     _int("resolved_at", null=True),
+    _text("resolution", null=True),  # applied, or "discarded: " and why
 )
 
 #: Events of ours that were deleted although the peer had them in no backup: the opt-in rule of
@@ -462,6 +463,10 @@ conflict = Table(
     _text("detail"),  # JSON
     _text("state"),  # open, settled
     _int("created_at"),
+    _text("resolution", null=True),  # the name of the choice
+    _text("settled_by", null=True),
+    _int("settled_at", null=True),
+    Index("conflict_by_state", "state", "id"),
 )
 
 audit = Table(

@@ -1,0 +1,187 @@
+"""What a person decides is done once, with its reason, and gateways are ordered to follow."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, select
+
+from central.authority.hierarchy import store_authority
+from central.inventory import conflicts
+from central.inventory.reads import Inventory
+from central.sync import books, quarantine
+from central.sync.apply import Applier
+from shared.kernel.errors import BadRequestError, ConflictError, NotFoundError
+from shared.kernel.ids import serial_text
+from shared.store import schema
+from shared.store.database import Database
+from shared.store.outbox import Outbox
+from shared.store.transaction import Transaction
+from shared.sync import events
+from tests.support.pki_hierarchy import Authority, leaf_plan, root_authority, subject, subordinate
+from tests.support.store_clock import ManualClock
+from tests.support.store_databases import open_database
+
+_ROOT = root_authority()
+_GATEWAYS = {name: subordinate(_ROOT, f"CA {name}", 0) for name in ("gw-1", "gw-2")}
+_WHO = "user:anna"
+
+
+def _issued(authority: Authority, serial: int) -> dict[str, Any]:
+    return {
+        "ca_id": authority.issuer.ca_id,
+        "serial": serial_text(serial),
+        "der": authority.issue(leaf_plan(subject=subject("SN-1")), serial),
+        "profile": "tls-server",
+        "profile_version": 1,
+        "purpose": "tls-server",
+        "device_id": "SN-1",
+        "alias": "rest",
+        "protocol": "rest",
+        "principal": "station:1",
+        "metadata": {},
+        "grant_id": "grant-1",
+        "test": False,
+        "replaces": None,
+        "intent_id": "1",
+    }
+
+
+def _event(body: dict[str, Any]) -> events.Event:
+    now = ManualClock().now()
+    return events.create("certificate.issued", body, actor="station:1", now=now, random=os.urandom)
+
+
+def _know(tx: Transaction) -> None:
+    """Two gateways with their CAs, and a grant for both."""
+    for name, authority in _GATEWAYS.items():
+        der = authority.issuer.chain[0]
+        store_authority(tx, kind="gateway", name=name, der=der, parent_id=None, gateway=name)
+        row = {"name": name, "state": "active", "state_reason": "", "created_at": 0}
+        tx.execute(insert(schema.gateway), row)
+    grant = {"grant_id": "grant-1", "version": 1, "quota": 9, "used": 0, "state": "active"}
+    tx.execute(insert(schema.grant_use), {**grant, "document": b""})
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    """Both gateways have issued for the same device."""
+    sink = Outbox.of_central("1", books.enter)
+    async with open_database(tmp_path / "central.db", sink=sink) as database:
+        await database.writer.run(_know)
+        for number, (name, authority) in enumerate(_GATEWAYS.items(), 1):
+            event = _event(_issued(authority, number))
+            await database.writer.run(lambda tx, n=name, e=event: Applier(n).apply(tx, e))
+        yield database
+
+
+async def _statuses(database: Database) -> list[str]:
+    certificate = schema.certificate
+    rows = await database.read(select(certificate.c.status).order_by(certificate.c.id))
+    return [row.status for row in rows]
+
+
+async def _orders(database: Database) -> list[tuple[str, str]]:
+    outbox = schema.outbox
+    rows = await database.read(
+        select(outbox.c.peer, outbox.c.type)
+        .where(outbox.c.type.like("directive.%"))
+        .order_by(outbox.c.peer)
+    )
+    return [(row.peer, row.type) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("choice", "statuses", "orders"),
+    [
+        ("keep", ["good", "good"], []),
+        ("", ["good", "good"], []),
+        ("hold-both", ["hold", "hold"], [("gw-1", "hold"), ("gw-2", "hold")]),
+        ("revoke-earlier", ["revoked", "good"], [("gw-1", "revoke")]),
+        ("revoke-later", ["good", "revoked"], [("gw-2", "revoke")]),
+    ],
+)
+async def test_a_device_at_two_gateways(database: Database, choice, statuses, orders):
+    [question] = await Inventory(database).conflicts()
+    assert (question.kind, question.gateway) == ("device-at-two-gateways", "gw-2")
+    offered = {one.name for one in question.choices}
+    assert offered == {"keep", "hold-both", "revoke-earlier", "revoke-later"}
+    await database.writer.run(lambda tx: conflicts.settle(tx, question.id, choice, _WHO))
+    assert await _statuses(database) == statuses
+    assert await _orders(database) == [(peer, f"directive.{kind}") for peer, kind in orders]
+    assert await Inventory(database).conflicts() == []
+    with pytest.raises(ConflictError):
+        await database.writer.run(
+            lambda tx: conflicts.settle(tx, question.id, "revoke-later", _WHO)
+        )
+    assert await _statuses(database) == statuses
+    [row] = await database.read(select(schema.conflict))
+    assert (row.state, row.resolution, row.settled_by) == ("settled", choice or "keep", _WHO)
+    told = await Inventory(database).audit(10)
+    assert ("conflict.settled", _WHO) in {(one.action, one.actor) for one in told}
+
+
+async def test_a_choice_that_is_not_offered_changes_nothing(database: Database):
+    [question] = await Inventory(database).conflicts()
+    with pytest.raises(BadRequestError) as refused:
+        await database.writer.run(lambda tx: conflicts.settle(tx, question.id, "burn", _WHO))
+    assert "hold-both" in refused.value.remedy
+    assert len(await Inventory(database).conflicts()) == 1
+    with pytest.raises(NotFoundError):
+        await database.writer.run(lambda tx: conflicts.settle(tx, 999, "keep", _WHO))
+
+
+def test_a_question_about_no_certificate_is_only_seen():
+    [choice] = conflicts.choices("history-gap", "gw-1", {"detail": "x"})
+    assert (choice.name, choice.effects) == ("seen", ())
+
+
+async def test_a_profile_that_was_withdrawn_meanwhile_is_asked_about(database: Database):
+    row = {"name": "tls-server", "version": 1, "sha256": "", "document": "{}", "created_at": 0}
+    await database.writer.run(
+        lambda tx: tx.execute(insert(schema.profile), {**row, "state": "withdrawn"})
+    )
+    event = _event(_issued(_GATEWAYS["gw-1"], 77) | {"device_id": None})
+    await database.writer.run(lambda tx: Applier("gw-1").apply(tx, event))
+    newest, *_ = await Inventory(database).conflicts()
+    assert newest.kind == "profile-withdrawn"
+
+
+async def _quarantine(database: Database, sequence: int, event: events.Event) -> str:
+    row = {
+        "peer": "gw-1",
+        "segment": "0" * 32,
+        "lane": 1,
+        "sequence": sequence,
+        "reason": "not known to this version",
+        "event": events.encode(event),
+        "created_at": sequence,
+        "resolved_at": None,
+    }
+    await database.writer.run(lambda tx: tx.execute(insert(schema.quarantine), row))
+    return f"gw-1/{'0' * 32}/normal/{sequence}"
+
+
+async def test_what_is_discarded_is_never_applied_and_the_reason_stays(database: Database):
+    good, bad = _event(_issued(_GATEWAYS["gw-1"], 5)), _event(_issued(_GATEWAYS["gw-2"], 6))
+    applied = await _quarantine(database, 2, good)
+    given_up = await _quarantine(database, 3, bad)  # another gateway's CA
+    listed = await quarantine.listed(database)
+    assert [one["place"] for one in listed] == [applied, given_up]
+    assert listed[0]["type"] == "certificate.issued"
+    assert await quarantine.drive_again(database) == 1
+    await database.writer.run(lambda tx: quarantine.discard(tx, given_up, "a test box", _WHO))
+    for place in (applied, given_up):
+        with pytest.raises(NotFoundError):
+            await database.writer.run(lambda tx, p=place: quarantine.discard(tx, p, "x", _WHO))
+    assert await quarantine.drive_again(database) == 0
+    assert await quarantine.listed(database) == []
+    assert len(await _statuses(database)) == 3
+    rows = await database.read(
+        select(schema.quarantine.c.resolution).order_by(schema.quarantine.c.sequence)
+    )
+    assert [row.resolution for row in rows] == ["applied", "discarded: a test box"]
+    with pytest.raises(BadRequestError):
+        await database.writer.run(lambda tx: quarantine.discard(tx, "nonsense", "x", _WHO))
