@@ -14,6 +14,7 @@ from central.config import CentralSettings
 from central.core import VERSION, Core
 from central.inventory import audit
 from central.sync import books, directives
+from shared.kernel.clock import US_PER_SECOND, Clock
 from shared.kernel.ids import Random
 from shared.store.backup import Header, Progress
 from shared.store.backups import Archived, Backups, Origin, Rules
@@ -43,6 +44,16 @@ def of_central(
         random=random,
         archived=archived,
     )
+
+
+def alarm(settings: CentralSettings, clock: Clock, newest_us: int | None) -> str:
+    """Say what is wrong with the age of the newest backup that counts; '' if nothing is."""
+    if newest_us is None:
+        return "There is no backup of central that counts; gateways delete nothing."
+    hours = (clock.now().utc_us - newest_us) // (3600 * US_PER_SECOND)
+    if hours < settings.backup.alarm_hours:
+        return ""
+    return f"The newest backup of central is {hours} hours old."
 
 
 def make_offline(settings: CentralSettings, target: Path, progress: Progress) -> Mapping[str, Any]:

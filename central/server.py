@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import Any
 
 from aiohttp.web import AbstractRouteDef
@@ -131,7 +132,9 @@ class Server:
             random=os.urandom,
             devices=self._devices,
         )
-        self._inventory = Inventory(database)
+        self._inventory = Inventory(
+            database, partial(backup.alarm, central.settings, central.clock)
+        )
         self._validation = _validation(central)
         self._answers = Answers(clock)
         database.writer.watch(self._answers)

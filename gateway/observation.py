@@ -22,7 +22,7 @@ from gateway.snapshot import (
 )
 from gateway.version import VERSION
 from shared.kernel.clock import US_PER_SECOND, Clock
-from shared.store import facts
+from shared.store import facts, pruning
 from shared.store.database import Database
 from shared.store.reads import Reads
 from shared.store.schema import fact, grant_use
@@ -83,7 +83,10 @@ class Observation:
             token=sources.authorities.token,
             link=self._link(authority, now.utc_us),
             queue=QueueView(
-                queue.waiting, queue.oldest_us, await sources.reads.certificates_only_here()
+                queue.waiting,
+                queue.oldest_us,
+                await sources.reads.certificates_only_here(),
+                await pruning.held_by_peer_only(sources.database, CENTRAL_NAME),
             ),
             clock=ClockView(now.utc_us, now.quality),
             authority=authority,

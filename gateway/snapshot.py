@@ -67,11 +67,15 @@ class LinkView:
 
 @dataclass(frozen=True, slots=True)
 class QueueView:
-    """Events that central has not confirmed yet."""
+    """Events that central has not confirmed yet.
+
+    ``only_at_central``: deleted here by the opt-in rule, and in no backup of central.
+    """
 
     waiting: int
     oldest_us: int | None
     certificates_only_here: int
+    only_at_central: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,8 @@ class SyncView:
         now_us = self._clock.now().utc_us
         age_us = now_us - queue.oldest_us if queue.oldest_us is not None else 0
         counted = await self._reads.counters()
-        newest = (await self._backups.standing()).newest()
+        backups = await self._backups.standing()
+        newest = backups.newest()
         by_lane = {
             lane: sum(one.waiting for one in found if one.lane.name.lower() == lane)
             for lane in ("urgent", "normal")
@@ -122,6 +123,9 @@ class SyncView:
                 "tma_backup_newest_timestamp_seconds",
                 "When the newest backup that counts was made; 0: never.",
                 newest.created_at_us / US_PER_SECOND if newest else 0,
+            ),
+            metrics.one(
+                "tma_backup_overdue", "No backup that counts is young enough.", backups.overdue
             ),
         ]
 

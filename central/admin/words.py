@@ -85,6 +85,14 @@ def questions(seen: Dashboard, now_us: int) -> list[Remark]:
                 "/gateways",
             )
         )
+    if seen.backup_alarm:
+        found.append(
+            Remark(
+                "warn",
+                seen.backup_alarm,
+                "Set backup.directory, or run `tma-central backup DIR`; `backups` lists them.",
+            )
+        )
     found += [
         Remark(
             "warn",

@@ -107,7 +107,8 @@ def settle(
 ) -> Choice:
     """Settle a question by a choice ('' is the first one) and do what it says.
 
-    ``gateway`` is whose question it must be (None: anybody's). Raises NotFoundError, ConflictError (settled before), BadRequestError (no such choice).
+    ``gateway`` is whose question it must be (None: anybody's).
+    Raises NotFoundError, ConflictError (settled before), BadRequestError (no such choice).
     """
     row: Any = transaction.one(_FIND, {"number": conflict_id})
     if row is None or gateway not in {None, row.gateway}:

@@ -83,6 +83,7 @@ class Dashboard:
     gateways: Sequence[GatewayView]
     conflicts: Sequence[ConflictView]
     quarantined: int
+    backup_alarm: str = ""  # a sentence, if the newest backup that counts is too old or missing
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The look-ups of the pages, as of the last commit; nothing here counts certificates."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
@@ -26,6 +26,7 @@ from shared.store.database import Database
 from shared.store.reads import AuthorityRow, Reads, inside
 from shared.store.schema import (
     audit,
+    backup,
     ca,
     certificate,
     conflict,
@@ -58,6 +59,9 @@ _CURRENT_CA = (
     .where(ca.c.gateway.is_not(None))
     .group_by(ca.c.gateway)
 )
+_BACKUP = select(func.max(backup.c.created_at).label("newest")).where(
+    backup.c.state == "held", backup.c.counts == 1
+)
 _APPLIED = (
     select(cursor.c.peer, func.sum(cursor.c.applied).label("applied"))
     .where(cursor.c.direction == "in")
@@ -83,10 +87,13 @@ class PublicReads(Reads):
 class Inventory:
     """Reads what central knows."""
 
-    def __init__(self, database: Database) -> None:
-        """Take the database."""
+    def __init__(
+        self, database: Database, backup_alarm: Callable[[int | None], str] = lambda _: ""
+    ) -> None:
+        """Take the database, and what judges when the newest backup that counts was made."""
         self._read = database.read
         self._reads = Reads(database)
+        self._backup_alarm = backup_alarm
 
     async def dashboard(self, lines: frozenset[str] | None = None) -> Dashboard:
         """Give the numbers of the first page, of some lines or all (None)."""
@@ -96,6 +103,9 @@ class Inventory:
             gateways=await self.gateways(lines),
             conflicts=[one for one in conflicts if lines is None or one.gateway in lines],
             quarantined=await self._quarantined() if lines is None else 0,
+            backup_alarm=self._backup_alarm((await self._read(_BACKUP))[0].newest)
+            if lines is None
+            else "",
         )
 
     async def totals(self, lines: frozenset[str] | None = None) -> Totals:

@@ -144,6 +144,9 @@ class SyncView:
                 newest.created_at_us / US_PER_SECOND if newest else 0,
             ),
             metrics.one(
+                "tma_backup_overdue", "No backup that counts is young enough.", standing.overdue
+            ),
+            metrics.one(
                 "tma_backup_failed", "The last try to back up failed.", bool(standing.failure)
             ),
         ]

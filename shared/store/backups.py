@@ -104,11 +104,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How backups are: the newest first, what runs, and why the last try failed ('' if not)."""
+    """How backups are: the newest first, what runs, and why the last try failed ('' if not).
+
+    ``overdue``: no held backup that counts is younger than the age that raises an alarm.
+    """
 
     backups: list[BackupRow]
     running: Step | None
     failure: str
+    overdue: bool
 
     def newest(self) -> BackupRow | None:
         """Give the newest one that counts and is held."""
@@ -123,11 +127,18 @@ class Rules:
     every_hours: int
     keep: int
     same_disk_counts: bool
+    alarm_hours: int
 
     @classmethod
     def of(cls, settings: BackupSettings) -> "Rules":
         """Take what the configuration says."""
-        return cls(settings.directory, settings.hours, settings.keep, settings.same_disk_counts)
+        return cls(
+            settings.directory,
+            settings.hours,
+            settings.keep,
+            settings.same_disk_counts,
+            settings.alarm_hours,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +182,12 @@ class Backups:
 
     async def standing(self) -> Standing:
         """Tell how backups are."""
-        rows = await self._database.read(_LISTED)
-        return Standing([_row(one) for one in rows], self._running, self._failure)
+        rows = [_row(one) for one in await self._database.read(_LISTED)]
+        oldest_us = self._clock.now().utc_us - self.rules.alarm_hours * _HOUR_US
+        young = any(
+            row.created_at_us > oldest_us for row in rows if row.state == HELD and row.counts
+        )
+        return Standing(rows, self._running, self._failure, not young)
 
     def begin(self, target: Path | None) -> str:
         """Start a backup in the background; gives its id. Watch it by ``standing``.

@@ -132,6 +132,8 @@ def _add_looking(app: typer.Typer, ask: Ask) -> None:
             return
         if standing["failure"]:
             out.print(f"The last try failed: {escape(standing['failure'])}")
+        if standing["overdue"]:
+            out.print("[bold]Overdue:[/] no backup that counts is young enough.")
         table = Table("made", "state", "in rotation", "MB", "events", "file")
         for row in standing["backups"]:
             table.add_row(

@@ -55,7 +55,7 @@ class World:
         self.told: list[Archived] = []
         self.target = folder / "backups"
         self.target.mkdir()
-        self.backups = self.made(Rules(None, 24, 2, same_disk_counts=True))
+        self.backups = self.made(Rules(None, 24, 2, same_disk_counts=True, alarm_hours=50))
 
     def made(self, rules: Rules) -> Backups:
         async def archived(risen: Archived) -> None:
@@ -266,6 +266,9 @@ async def test_the_schedule_makes_what_is_due_and_waits_after_a_failure(world: W
     world.clock.advance(3_601)
     await backups.step()
     assert len((await backups.standing()).backups) == 2
+    assert not (await backups.standing()).overdue
+    world.clock.advance(50 * 3_600)
+    assert (await backups.standing()).overdue
     world.clock.advance(3_601)
     world.target.rename(world.folder / "away")
     with pytest.raises(TmaError):
