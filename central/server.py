@@ -132,9 +132,7 @@ class Server:
             random=os.urandom,
             devices=self._devices,
         )
-        self._inventory = Inventory(
-            database, partial(backup.alarm, central.settings, central.clock)
-        )
+        self._inventory = Inventory(database, partial(backup.alarm, central.settings, clock))
         self._validation = _validation(central)
         self._answers = Answers(clock)
         database.writer.watch(self._answers)
