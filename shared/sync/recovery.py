@@ -8,19 +8,27 @@ two histories become one again: nothing that either side knows is lost (design.m
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
 from shared.kernel import cbor, limits
 from shared.kernel.errors import BadRequestError
 from shared.sync import events, segments
-from shared.sync.envelope import BATCH_BYTES_MAX, Batch, batch_of
+from shared.sync.envelope import BATCH_BYTES_MAX, Batch, Message, batch_of
 from shared.sync.events import OPENED, Direction, Lane
 from shared.sync.lineage import Finding, Verdict
-from shared.sync.messages import Part
+from shared.sync.messages import HelloSegment, Part
 from shared.sync.outbox import GENESIS_HASH, chain_hash
-from shared.sync.ports import Cursor, Head, LinkTransaction, OutSegment, Row
+from shared.sync.ports import (
+    NOTHING,
+    Cursor,
+    Head,
+    LinkTransaction,
+    OutSegment,
+    Row,
+    Segment,
+)
 
 #: Newest segments that an ask names: central goes on from the newest of them that it knows.
 _NAMED = 16
@@ -28,6 +36,8 @@ _ALL = 1 << 31
 _PAGE = 1_000
 _POSITION_BYTES_MAX = 8 * 1024
 _NONE: Mapping[Lane, Head] = dict.fromkeys(Lane, Head(0, GENESIS_HASH))
+
+AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
 class Place(NamedTuple):
@@ -65,7 +75,8 @@ def give(store: LinkTransaction, position: bytes) -> Given | Finding:
 
     From here on nothing that the network kept of its earlier life is taken any more, until it says
     hello with the segment that follows. A database that forgot events may have forgotten
-    directives too: they are all written again.
+    directives too: they are all written again. A segment of which only a hello told is described:
+    without it the gateway could not follow the lineage through it.
     """
     store.set_fenced(fenced=True)
     if any(cursor.applied for out in store.out_segments(0) for cursor in out.confirmed.values()):
@@ -89,6 +100,9 @@ def give(store: LinkTransaction, position: bytes) -> Given | Finding:
             return Given([], _encode([place, *passed]), done=True)
         passed.insert(0, Place(place.segment, child.parent_heads))
         place = Place(child.name, _NONE)
+        if not any(store.in_cursor(child.name, lane).applied for lane in Lane):
+            described = HelloSegment.of(OutSegment(child, is_open=False, heads={}, confirmed={}))
+            return Given([cbor.encode(described.model_dump())], _encode([place]), done=False)
     return Given([], _encode([]), done=True)
 
 
@@ -116,11 +130,21 @@ def _common(store: LinkTransaction, places: Sequence[Place]) -> Place | Finding 
 def take(store: LinkTransaction, part: Part, gateway: str) -> str | None:
     """Take a part of our own history; with the last one, go on. None, or why it cannot be taken."""
     for content in part.content:
-        if trouble := _take_batch(store, _batch(content), gateway):
+        value = cbor.decode(content, limit=limits.ENVELOPE_BYTES_MAX)
+        if "events" not in value:
+            _take_empty(store, _read(HelloSegment, value).described()[0])
+        elif trouble := _take_batch(store, _read(Batch, value), gateway):
             return trouble
     if part.done:
         return _go_on(store, _decode(part.position))
     return None
+
+
+def _take_empty(store: LinkTransaction, segment: Segment) -> None:
+    if store.out_segment(segment.name) is None:
+        store.add_own_segment(segment)
+        for lane in Lane:
+            store.set_out_cursor(segment.name, lane, NOTHING)
 
 
 def _take_batch(store: LinkTransaction, batch: Batch, gateway: str) -> str | None:
@@ -248,12 +272,11 @@ def _decode(position: bytes) -> list[Place]:
         raise BadRequestError("The position cannot be read.") from error
 
 
-def _batch(content: bytes) -> Batch:
-    value = cbor.decode(content, limit=limits.ENVELOPE_BYTES_MAX)
+def _read(model: type[AnyMessage], value: Any) -> AnyMessage:
     try:
-        return Batch.model_validate(value)
+        return model.model_validate(value)
     except ValidationError as error:
-        raise BadRequestError("A batch that was given back cannot be read.") from error
+        raise BadRequestError("What was given back cannot be read.") from error
 
 
 def _head(row: Row) -> Head:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from shared.sync.envelope import Kind
 from shared.sync.events import Direction
 from shared.sync.lineage import Finding, Verdict
 from shared.sync.replicator import CentralReplicator
@@ -97,6 +98,27 @@ def test_what_was_issued_offline_on_an_old_copy_is_written_again_behind(seed: in
     ids = [world._id(row) for row in world.central.state.inbox.values()]
     openings = [row for row in world.central.state.inbox.values() if row.type == "segment.opened"]
     assert len(ids) - len(set(ids)) == len(openings) // 2
+
+
+def test_lineage_leads_through_a_segment_of_which_only_a_hello_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seed 280: its events are lost with a disk, and the next copy has never heard of it."""
+    world = _drained_world(1)
+    old = world.gateway.state.copy()
+    genuine = Node.receive
+    with monkeypatch.context() as patch:
+        patch.setattr(Node, "receive", lambda *a: a[1] is Kind.EVENTS or genuine(*a))
+        world.gateway.crash()
+        world.run(30)
+    told = world.gateway.state.opened
+    assert told in world.central.state.in_segments
+    for _ in range(2):
+        _restart_from(world.gateway, old)
+        _heal(world)
+        burst(world, 3)
+        _heal(world)
+    assert told in world.gateway.state.out_segments
 
 
 def test_a_disk_with_its_witness_put_back_is_a_clone_to_central() -> None:
