@@ -18,7 +18,8 @@ PROGRAMS := mosquitto:mosquitto softhsm2-util:softhsm2 pkcs11-tool:opensc openss
 	cfssl:golang-cfssl chromium:chromium setpriv:util-linux \
 	curl:curl pki:strongswan-pki \
 	/usr/lib/ipsec/plugins/libstrongswan-curl.so:libstrongswan-extra-plugins \
-	/usr/lib/ipsec/plugins/libstrongswan-openssl.so:libstrongswan-standard-plugins
+	/usr/lib/ipsec/plugins/libstrongswan-openssl.so:libstrongswan-standard-plugins \
+	psql:postgresql-client pg_ctlcluster:postgresql
 # The first Python that is new enough and can make virtual environments.
 PYTHON = $$(for python in python3 /usr/bin/python3; do \
 	"$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \

@@ -15,6 +15,7 @@ from central.core import VERSION, Core
 from central.inventory import audit
 from central.sync import books, directives
 from shared.kernel.clock import US_PER_SECOND, Clock
+from shared.kernel.errors import ConflictError
 from shared.kernel.ids import Random
 from shared.store.backup import Header, Progress
 from shared.store.backups import Archived, Backups, Origin, Rules
@@ -38,7 +39,12 @@ def of_central(
     return Backups(
         central.storage.database,
         central.vault.keyring,
-        Origin(_PRODUCT, settings.host, VERSION, settings.database_path),
+        Origin(
+            _PRODUCT,
+            settings.host,
+            VERSION,
+            None if settings.database.url else settings.database_path,
+        ),
         Rules.of(settings.backup),
         clock=central.clock,
         random=random,
@@ -66,6 +72,11 @@ def put_back(
     settings: CentralSettings, path: Path, ask_secret: Callable[[], str], progress: Progress
 ) -> str:
     """Restore onto this box; gives what the administrator must know."""
+    if settings.database.url:
+        raise ConflictError(
+            "A backup is put back as an SQLite file; `database.url` names another database.",
+            remedy="Take `database.url` out of the configuration for it.",
+        )
     private_directory(settings.state)
     return _locked(settings, _put_back(settings, path, ask_secret, progress))
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, model_validator
 
@@ -46,6 +47,32 @@ class WebSettings(Section):
             raise ValueError(
                 "port, machine_port, gateway_port and status_port must be four different numbers"
             )
+        return self
+
+
+class DatabaseSettings(Section):
+    """Where central keeps what it knows."""
+
+    url: str = Field(
+        default="",
+        max_length=2048,
+        pattern="^(postgres(ql)?://.*)?$",
+        description="PostgreSQL 14 or newer, as `postgresql://user@host/name?sslmode=verify-full`; "
+        "empty is the SQLite file in `state`. A socket reads `postgresql:///name?host=/run/"
+        "postgresql`.",
+    )
+    password: str = Field(
+        default="",
+        max_length=1024,
+        description="Where its password is: `file:/path` (mode 0600) or `credential:NAME` "
+        "(systemd). Empty: none is needed (a socket's peer), or it stands in `~/.pgpass`.",
+    )
+
+    @model_validator(mode="after")
+    def _no_secret_here(self) -> Self:
+        address = urlsplit(self.url)
+        if address.password is not None or "password" in parse_qs(address.query):
+            raise ValueError("a password does not stand in url; name its file in database.password")
         return self
 
 
@@ -141,6 +168,7 @@ class CentralSettings(Section):
         default=Path("/var/lib/tma-central"),
         description="Directory of the database, the wrapped keys and the socket; mode 0700.",
     )
+    database: DatabaseSettings = DatabaseSettings()
     web: WebSettings = WebSettings()
     broker: BrokerSettings = BrokerSettings()
     authority: AuthoritySettings = AuthoritySettings()
@@ -157,9 +185,18 @@ class CentralSettings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _backups_are_of_sqlite(self) -> Self:
+        if self.database.url and self.backup.directory is not None:
+            raise ValueError(
+                "backup.directory works with SQLite only; back PostgreSQL up with pg_dump or "
+                "continuous archiving"
+            )
+        return self
+
     @property
     def database_path(self) -> Path:
-        """The SQLite file."""
+        """The SQLite file, if there is no ``database.url``."""
         return self.state / "central.db"
 
     @property

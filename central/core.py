@@ -32,6 +32,7 @@ from shared.store.vault import Vault
 from shared.sync.join import CENTRAL_NAME
 from shared.system.clock import SystemClock
 from shared.system.files import private_directory
+from shared.system.secrets import read_secret
 
 VERSION = version("tma-edge")
 BROKER_NAME = "_broker"
@@ -43,7 +44,8 @@ _TRANSPORT_SCHEDULE = CrlSchedule(interval_s=_DAY_S, lifetime_s=3650 * _DAY_S)
 
 def require_founded(settings: CentralSettings) -> None:
     """Raise NotFoundError before ``init``: no command but that one makes a database."""
-    if not settings.database_path.exists():
+    made = settings.box_slot_path if settings.database.url else settings.database_path
+    if not made.exists():
         raise NotFoundError("There is no central here yet.", remedy="Run `tma-central init`.")
 
 
@@ -53,11 +55,25 @@ async def opened_storage(settings: CentralSettings, clock: Clock) -> AsyncGenera
     private_directory(settings.state)
     private_directory(settings.control_socket.parent)
     outbox = Outbox.of_central(VERSION, books.enter)
-    database = await Database.open(settings.database_path, sink=outbox, clock=clock)
+    database = await _database(settings, outbox, clock)
     try:
         yield Storage(database, outbox)
     finally:
         await database.close()
+
+
+async def _database(settings: CentralSettings, outbox: Outbox, clock: Clock) -> Database:
+    wanted = settings.database
+    if not wanted.url:
+        return await Database.open(settings.database_path, sink=outbox, clock=clock)
+    from shared.store import postgres  # noqa: PLC0415 - only who uses it pays for its driver
+
+    password = partial(_password, wanted.password) if wanted.password else None
+    return await postgres.opened(postgres.Server(wanted.url, password), sink=outbox, clock=clock)
+
+
+def _password(source: str) -> str:
+    return read_secret(source).decode().rstrip("\r\n")
 
 
 @dataclass(frozen=True, slots=True)

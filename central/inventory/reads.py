@@ -54,10 +54,9 @@ _LINE_COLUMNS = (
     certificate.c.issued_at,
     certificate.c.not_after,
 )
-_CURRENT_CA = (
-    select(ca.c.gateway, func.max(ca.c.created_at).label("created_at"), ca.c.ca_id)
-    .where(ca.c.gateway.is_not(None))
-    .group_by(ca.c.gateway)
+#: The newest of each gateway comes last.
+_CAS_OF_GATEWAYS = (
+    select(ca.c.gateway, ca.c.ca_id).where(ca.c.gateway.is_not(None)).order_by(ca.c.created_at)
 )
 _BACKUP = select(func.max(backup.c.created_at).label("newest")).where(
     backup.c.state == "held", backup.c.counts == 1
@@ -231,7 +230,7 @@ class Inventory:
         ]
 
     async def _with_sums(self, rows: Sequence[Any]) -> list[tuple[Any, str | None, int]]:
-        owners = {row.gateway: row.ca_id for row in await self._read(_CURRENT_CA)}
+        owners = {row.gateway: row.ca_id for row in await self._read(_CAS_OF_GATEWAYS)}
         applied = {row.peer: row.applied for row in await self._read(_APPLIED)}
         return [(row, owners.get(row.name), applied.get(row.name, 0)) for row in rows]
 

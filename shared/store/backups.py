@@ -148,7 +148,7 @@ class Origin:
     product: str
     name: str
     software: str
-    database: Path
+    database: Path | None  # None: it is no file
 
 
 class Backups:
@@ -265,6 +265,7 @@ class Backups:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _prepare(self, target: Path | None) -> str:
+        self._file()
         if self._running is not None:
             raise ConflictError("A backup is being made already.", remedy="Wait for it to end.")
         wanted = target or self.rules.directory
@@ -289,7 +290,7 @@ class Backups:
             return wanted, False
         moment = self._clock.now().datetime.strftime("%Y%m%dT%H%M%SZ")
         name = f"{self._origin.product}-{self._origin.name}-{moment}-{backup_id[-6:]}"
-        elsewhere = wanted.stat().st_dev != self._origin.database.stat().st_dev
+        elsewhere = wanted.stat().st_dev != self._file().stat().st_dev
         return wanted / f"{name}{files.SUFFIX}", elsewhere or self.rules.same_disk_counts
 
     async def _make(self, backup_id: str, place: tuple[Path, bool]) -> BackupRow:
@@ -328,7 +329,7 @@ class Backups:
         """Copy, seal, and read back what was sealed (blocks)."""
         copy = self._copy(".copy")
         try:
-            manifest = files.snapshot(self._origin.database, copy, self._note)
+            manifest = files.snapshot(self._file(), copy, self._note)
             size = files.write(path, header, manifest, copy, key=key, progress=self._note)
             copy.unlink()
             files.read_back(path, key, copy, self._note)
@@ -374,8 +375,17 @@ class Backups:
             self._failure = error.message if isinstance(error, TmaError) else repr(error)
 
     def _copy(self, suffix: str) -> Path:
-        database = self._origin.database
+        database = self._file()
         return database.with_name(f".{database.name}{suffix}")
+
+    def _file(self) -> Path:
+        if self._origin.database is None:
+            raise ConflictError(
+                "The database is PostgreSQL; it is backed up by its own tools.",
+                remedy="Use pg_dump or continuous archiving, and keep `box.key` of the state "
+                "directory or the recovery secret with it.",
+            )
+        return self._origin.database
 
 
 def _archive(tx: Transaction) -> Archived:

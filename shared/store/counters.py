@@ -6,7 +6,7 @@ the issued ones that the peer confirmed.
 """
 
 from sqlalchemy import bindparam
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.postgresql import insert
 
 from shared.store.schema import counter
 from shared.store.transaction import Transaction

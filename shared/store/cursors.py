@@ -1,7 +1,7 @@
 """How far each lane is: what we applied of the peer's ('in'), what it confirmed of ours ('out')."""
 
 from sqlalchemy import bindparam, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.postgresql import insert
 
 from shared.store.schema import cursor
 from shared.store.segments import Way

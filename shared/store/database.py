@@ -1,9 +1,9 @@
-"""One SQLite database: the one writer, the readers and the disk reserve."""
+"""One database: the one writer, the readers and the disk reserve. SQLite's are made here."""
 
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,26 +17,47 @@ from shared.kernel.clock import Clock
 from shared.kernel.errors import UnavailableError
 from shared.kernel.ids import Random
 from shared.store import writer
-from shared.store.lookups import Lookups
-from shared.store.reserve import FLOOR_BYTES, RESERVE_BYTES, StorageReserve, free_bytes_beside
+from shared.store.lookups import Finder, Lookups
+from shared.store.reserve import (
+    FLOOR_BYTES,
+    RESERVE_BYTES,
+    Reserve,
+    StorageReserve,
+    free_bytes_beside,
+)
 from shared.store.transaction import Connection, EventSink
 from shared.store.upgrade import upgrade
 from shared.store.writer import Writer
 
 READ_S_MAX = 5.0
-_READERS = 4
+#: What all pools of readers are made with.
+POOL: Mapping[str, Any] = {
+    "poolclass": AsyncAdaptedQueuePool,
+    "pool_size": 4,
+    "max_overflow": 0,
+    "pool_timeout": READ_S_MAX,
+}
+
+#: Wraps the use of a reader's connection.
+Deadline = Callable[[AsyncConnection], AbstractAsyncContextManager[None]]
 
 
 class Database:
-    """The doors to one database file; open it with ``open``, and close it."""
+    """The doors to one database; open it with ``open`` or ``postgres.opened``, and close it."""
 
     def __init__(
-        self, writer: Writer, readers: AsyncEngine, lookups: Lookups, reserve: StorageReserve
+        self,
+        writer: Writer,
+        readers: AsyncEngine,
+        lookups: Finder,
+        reserve: Reserve,
+        deadline: Deadline,
     ) -> None:
-        """Take the parts; use ``open``."""
+        """Take the parts; ``deadline`` ends what a reader runs for longer than it may."""
         self.writer = writer
         self.reserve = reserve
         self._readers = readers
+        self._deadline = deadline
         self.lookups = lookups  # rows by their key, for those who ask often
 
     @classmethod
@@ -52,7 +73,7 @@ class Database:
         reserve_bytes: int = RESERVE_BYTES,
         connect: Callable[[], Connection] | None = None,
     ) -> Self:
-        """Migrate if needed and start the writer; a missing file becomes a new database.
+        """Open an SQLite file: migrate if needed, start the writer; a missing file is made.
 
         ``free_bytes`` measures the file system, ``connect`` makes the writer's connection; tests
         replace both. Raises IncompatibleError (written by a newer version: nothing is touched).
@@ -71,7 +92,7 @@ class Database:
             random=random,
             relieve=reserve.release,
         )
-        return cls(starting, _readers_of(path), Lookups(path), reserve)
+        return cls(starting, _readers_of(path), Lookups(path), reserve, _bounded)
 
     async def read(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
@@ -79,14 +100,9 @@ class Database:
         """Give all rows of a bounded query, as of the last commit.
 
         Raises UnavailableError when the query would take longer than 5 s: readers must end, or
-        the write-ahead log cannot be folded back and fills the disk.
+        SQLite's write-ahead log cannot be folded back and fills the disk.
         """
-        try:
-            async with self._readers.connect() as connection, _bounded(connection):
-                result = await connection.execute(statement, parameters)
-                return result.all()
-        except (DBAPIError, PoolTimeoutError) as error:
-            raise UnavailableError("The database could not be read.", retry_after_s=1) from error
+        return await rows_of(self._readers, self._deadline, statement, parameters)
 
     async def close(self) -> None:
         """End the readers, let the writer finish, and fold the write-ahead log back."""
@@ -95,14 +111,26 @@ class Database:
         await self.writer.close()
 
 
+async def rows_of(
+    readers: AsyncEngine,
+    deadline: Deadline,
+    statement: Executable,
+    parameters: Mapping[str, Any] | None,
+) -> Sequence[Row[Any]]:
+    """Do what ``Database.read`` does."""
+    try:
+        async with readers.connect() as connection, deadline(connection):
+            result = await connection.execute(statement, parameters)
+            return result.all()
+    except (DBAPIError, PoolTimeoutError) as error:
+        raise UnavailableError("The database could not be read.", retry_after_s=1) from error
+
+
 def _readers_of(path: Path) -> AsyncEngine:
     engine = create_async_engine(
         f"sqlite+aiosqlite:///{path}",
-        poolclass=AsyncAdaptedQueuePool,
-        pool_size=_READERS,
-        max_overflow=0,
-        pool_timeout=READ_S_MAX,
         isolation_level="AUTOCOMMIT",
+        **POOL,
     )
 
     def read_only(connection: Any, _record: object) -> None:

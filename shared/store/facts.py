@@ -3,7 +3,7 @@
 from typing import Final
 
 from sqlalchemy import bindparam, delete, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.postgresql import insert
 
 from shared.store.schema import fact
 from shared.store.transaction import Transaction

@@ -13,7 +13,7 @@ from typing import Any
 from cryptography.x509.oid import NameOID
 from pydantic import ConfigDict, TypeAdapter
 from sqlalchemy import bindparam, delete, select, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.elements import ColumnElement
 
 from shared.issuance.ports import CertificateRecord, CertificateStatus, Intent

@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Any, Final
 
 from sqlalchemy import bindparam, delete, func, insert, select
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from shared.store import counters, cursors, facts, segments
 from shared.store.outbox import Outbox, head, settle

@@ -12,7 +12,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import ClauseElement
 
@@ -31,8 +31,29 @@ class _Question(NamedTuple):
     future: asyncio.Future[Row | None]
 
 
+class Finder(Protocol):
+    """Finds rows as of the last commit."""
+
+    @property
+    def quick(self) -> bool:
+        """Whether ``now`` may be called."""
+        ...
+
+    def now(self, statement: ClauseElement, parameters: Parameters) -> Row | None:
+        """Do what ``one`` does, at once."""
+        ...
+
+    async def one(self, statement: ClauseElement, parameters: Parameters) -> Row | None:
+        """Give the first row of a look-up by an index, or None. Raises UnavailableError."""
+        ...
+
+    async def close(self) -> None:
+        """Answer what waits, and end."""
+        ...
+
+
 class Lookups:
-    """Finds rows as of the last commit; made by ``Database.open``."""
+    """Finds rows of an SQLite file; made by ``Database.open``."""
 
     def __init__(self, path: Path) -> None:
         """Take the database file; the thread starts with the first question."""

@@ -5,12 +5,25 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from shared.store.transaction import storage_full
 
 _MEBIBYTE = 1024 * 1024
 FLOOR_BYTES = 64 * _MEBIBYTE
 RESERVE_BYTES = 16 * _MEBIBYTE
+
+
+class Reserve(Protocol):
+    """What stops issuing before the disk is full."""
+
+    def require_room(self) -> None:
+        """Let issuing pass, or raise StorageFullError."""
+        ...
+
+    def release(self) -> bool:
+        """Give space back to who must go on; True if that freed something."""
+        ...
 
 
 class StorageReserve:

@@ -1,4 +1,4 @@
-"""SQLAlchemy Core statements compiled once, for the writer's plain sqlite3 connection.
+"""SQLAlchemy Core statements compiled once, for the writer's plain connection.
 
 Compiling costs far more than running: a statement that is a module constant and takes its values
 as parameters is compiled once per process. Columns are INTEGER, TEXT and BLOB only, so values
@@ -13,13 +13,25 @@ from typing import Any
 
 from sqlalchemy import ClauseElement
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.engine.default import DefaultDialect
 
 #: A row: a named tuple with the statement's columns.
 Row = Any
 Parameters = Mapping[str, Any]
 
-_DIALECT = SQLiteDialect_pysqlite(paramstyle="qmark")
 _STATEMENTS_MAX = 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dialect:
+    """How a kind of database is spoken to; upserts are written with PostgreSQL's ``insert``."""
+
+    sql: DefaultDialect
+    begin: str  # begins a transaction while no other writer is in one
+    on_loop: bool  # whether a quick commit may run on the event loop
+
+
+SQLITE = Dialect(SQLiteDialect_pysqlite(paramstyle="qmark"), "BEGIN IMMEDIATE", on_loop=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +50,15 @@ class Compiled:
 
 
 @lru_cache(maxsize=_STATEMENTS_MAX)
-def compiled(statement: ClauseElement, parameters: tuple[str, ...]) -> Compiled:
-    """Compile for SQLite, once per statement object and set of parameter names.
+def compiled(
+    statement: ClauseElement, parameters: tuple[str, ...], dialect: Dialect = SQLITE
+) -> Compiled:
+    """Compile once per statement object, set of parameter names and dialect.
 
     ``in_`` of a list works in statements without parameters only: its SQL depends on its values.
     """
     result: Any = statement.compile(
-        dialect=_DIALECT,
+        dialect=dialect.sql,
         column_keys=list(parameters) or None,
         compile_kwargs={"render_postcompile": not parameters},
     )

@@ -11,7 +11,7 @@ from sqlalchemy import ClauseElement
 from shared.kernel.clock import Instant
 from shared.kernel.errors import StorageFullError, UnavailableError
 from shared.kernel.ids import Random
-from shared.store.statements import Parameters, Row, compiled
+from shared.store.statements import SQLITE, Dialect, Parameters, Row, compiled
 from shared.sync import events
 from shared.sync.events import Event
 
@@ -26,6 +26,10 @@ _TRANSIENT_CODES = frozenset(
         sqlite3.SQLITE_NOMEM,
     }
 )
+#: Classes of PostgreSQL's error codes that do so (its manual, appendix A): connection, rollback by
+#: serialisation or deadlock, resources, locks and cancelled statements, its shutdown, input/output.
+_TRANSIENT_STATES = ("08", "40", "53", "55P03", "57", "58")
+_DISK_FULL_STATE = "53100"
 _row_count = attrgetter("rowcount")
 _first_row = methodcaller("fetchone")
 _every_row = methodcaller("fetchall")
@@ -49,7 +53,7 @@ class Cursor(Protocol):
 
 
 class Connection(Protocol):
-    """A connection in autocommit mode, as ``sqlite3`` makes it; tests bring their own."""
+    """A connection in autocommit mode, as ``sqlite3`` makes it; PostgreSQL's behaves like it."""
 
     @property
     def in_transaction(self) -> bool:
@@ -101,7 +105,12 @@ class Transaction:
     """What a unit works with. One object serves all units of a group, one after the other."""
 
     def __init__(
-        self, connection: Connection, sink: EventSink, now: Instant, random: Random
+        self,
+        connection: Connection,
+        sink: EventSink,
+        now: Instant,
+        random: Random,
+        dialect: Dialect = SQLITE,
     ) -> None:
         """Take the open connection, the sink of events, the group's time and randomness."""
         self.now = now
@@ -109,6 +118,7 @@ class Transaction:
         #: Whose status the group changes; one that is rolled back may stay, which is harmless.
         self.changed: list[tuple[str, str]] = []
         self._connection = connection
+        self._dialect = dialect
         self._sink = sink
         self._undo: list[Callable[[], None]] = []
 
@@ -116,20 +126,20 @@ class Transaction:
         """Run a statement that changes rows and give their number.
 
         Statements that run often are module constants with ``bindparam``s: each object is
-        compiled once. Raises StorageFullError, UnavailableError, sqlite3.IntegrityError.
+        compiled once. Raises StorageFullError, UnavailableError, the driver's IntegrityError.
         """
-        prepared = compiled(statement, tuple(parameters))
+        prepared = compiled(statement, tuple(parameters), self._dialect)
         return self.run_sql(prepared.sql, prepared.bind(parameters), _row_count)
 
     def one(self, statement: ClauseElement, parameters: Parameters = _NO_PARAMETERS) -> Row | None:
         """Give the first row as a named tuple, or None. Errors as ``execute``."""
-        prepared = compiled(statement, tuple(parameters))
+        prepared = compiled(statement, tuple(parameters), self._dialect)
         row = self.run_sql(prepared.sql, prepared.bind(parameters), _first_row)
         return None if row is None else prepared.row(*row)
 
     def all(self, statement: ClauseElement, parameters: Parameters = _NO_PARAMETERS) -> list[Row]:
         """Give all rows as named tuples; bound the statement. Errors as ``execute``."""
-        prepared = compiled(statement, tuple(parameters))
+        prepared = compiled(statement, tuple(parameters), self._dialect)
         rows = self.run_sql(prepared.sql, prepared.bind(parameters), _every_row)
         return [prepared.row(*row) for row in rows]
 
@@ -166,7 +176,7 @@ class Transaction:
         """Take back all that was done, and begin again."""
         self.run_sql("ROLLBACK")
         self.revert()
-        self.run_sql("BEGIN IMMEDIATE")
+        self.run_sql(self._dialect.begin)
 
     def revert(self, mark: int = 0) -> None:
         """Run the undo callbacks registered since ``mark``, newest first."""
@@ -193,7 +203,7 @@ class Transaction:
 
 def is_full(error: BaseException | None) -> bool:
     """Tell if the database could not grow."""
-    return _primary_code(error) == sqlite3.SQLITE_FULL
+    return _primary_code(error) == sqlite3.SQLITE_FULL or _state(error) == _DISK_FULL_STATE
 
 
 def storage_full() -> StorageFullError:
@@ -208,13 +218,17 @@ def storage_full() -> StorageFullError:
 def _translated(error: Exception) -> UnavailableError | None:
     if is_full(error):
         return storage_full()
-    if _primary_code(error) in _TRANSIENT_CODES:
+    if _primary_code(error) in _TRANSIENT_CODES or _state(error).startswith(_TRANSIENT_STATES):
         return UnavailableError("The database could not be written.", retry_after_s=1)
     return None
 
 
 def _primary_code(error: BaseException | None) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _state(error: BaseException | None) -> str:
+    return getattr(error, "sqlstate", None) or ""
 
 
 Result = TypeVar("Result")

@@ -1,6 +1,7 @@
 """Brings a database to this version's schema before anything else touches it."""
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -18,9 +19,23 @@ def upgrade(path: Path) -> None:
 
     Raises IncompatibleError when a newer version wrote the database: nothing is touched then.
     """
-    revision = _revision(path)
-    if revision == HEAD:
+    migrate = missing(_revision(path))
+    if migrate is None:
         return
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    event.listen(engine, "connect", _leave_transactions_to_us)
+    event.listen(engine, "begin", _begin_exclusively)
+    with engine.begin() as connection:
+        migrate(connection)
+
+
+def missing(revision: str | None) -> Callable[[Connection], None] | None:
+    """Give what migrates from a revision, in the connection's transaction; None: nothing is due.
+
+    Raises IncompatibleError when this version does not know the revision.
+    """
+    if revision == HEAD:
+        return None
     # Only a start that migrates pays for Alembic: a quarter of a second.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
@@ -36,12 +51,12 @@ def upgrade(path: Path) -> None:
             f"this version knows “{HEAD}”).",
             remedy="Install that version again, or restore a backup made by this one.",
         )
-    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
-    event.listen(engine, "connect", _leave_transactions_to_us)
-    event.listen(engine, "begin", _begin_exclusively)
-    with engine.begin() as connection:
+
+    def migrate(connection: Connection) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+    return migrate
 
 
 def _revision(path: Path) -> str | None:

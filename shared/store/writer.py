@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from shared.kernel.clock import Clock
 from shared.kernel.errors import OutcomeUnknownError, TmaError, UnavailableError
 from shared.kernel.ids import Random
+from shared.store.statements import SQLITE, Dialect
 from shared.store.transaction import (
     Connection,
     EventSink,
@@ -109,16 +110,18 @@ class Writer:
         self,
         connect: Callable[[], Connection],
         *,
+        dialect: Dialect = SQLITE,
         sink: EventSink,
         clock: Clock,
         random: Random,
         relieve: Callable[[], bool],
     ) -> None:
-        """Take the connection's maker, the sink of events, and what frees the disk reserve.
+        """Take the connection's maker, its dialect, the sink of events, what frees the reserve.
 
         ``relieve`` gives True if it freed space just now: the group is then tried again.
         """
         self._connect = connect
+        self._dialect = dialect
         self._sink = sink
         self._clock = clock
         self._random = random
@@ -217,7 +220,8 @@ class Writer:
     def _may_commit_here(self) -> bool:
         """Tell if the disk was quick of late, and the thread had its turn to fold the log back."""
         return (
-            self._connection is not None
+            self._dialect.on_loop
+            and self._connection is not None
             and self._commit_s < QUICK_COMMIT_S
             and self._in_a_row < _IN_A_ROW_MAX
         )
@@ -291,8 +295,10 @@ class Writer:
             self._connection.execute(f"PRAGMA busy_timeout={0 if on_loop else wait_ms}")
             self._connection.execute(f"PRAGMA wal_autocheckpoint={0 if on_loop else _FOLD_PAGES}")
             self._on_loop = on_loop
-        self._connection.execute("BEGIN IMMEDIATE")
-        return Transaction(self._connection, self._sink, self._clock.now(), self._random)
+        self._connection.execute(self._dialect.begin)
+        return Transaction(
+            self._connection, self._sink, self._clock.now(), self._random, self._dialect
+        )
 
     def _run_all(self, transaction: Transaction, group: list[_Job]) -> list[_Outcome]:
         """Run the units bare; if one raises, take all back and give each its own savepoint.

@@ -14,7 +14,7 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support import relay
+from tests.support import postgres, relay
 from tests.support.openssl import root_above
 from tests.support.processes import ManagedProcess, accepting, listening, run, wait_until
 
@@ -129,9 +129,10 @@ class Central:
         return self.folder / "relay.sock"
 
     @property
-    def database(self) -> Path:
-        """The SQLite file."""
-        return self.folder / "state" / "central.db"
+    def database(self) -> Path | str:
+        """The SQLite file, or PostgreSQL's address for who may read all of it."""
+        url = self.settings.get("database", {}).get("url")
+        return postgres.for_reader(str(url)) if url else self.folder / "state" / "central.db"
 
     @property
     def web_url(self) -> str:
@@ -336,11 +337,19 @@ class Gateway:
 class Fleet:
     """Central and its gateways in one directory."""
 
-    def __init__(self, folder: Path, port_base: int) -> None:
-        """Describe it; ``start`` starts it. ``folder`` must not exist yet."""
+    def __init__(
+        self,
+        folder: Path,
+        port_base: int,
+        settings: dict[str, dict[str, object]] | None = None,
+    ) -> None:
+        """Describe it; ``start`` starts it. ``folder`` must not exist yet.
+
+        ``settings`` are tables of central's configuration beside what the fleet itself needs.
+        """
         self.folder = folder
         self.ports = Ports(port_base)
-        self.central = Central(folder / "central", self.ports)
+        self.central = Central(folder / "central", self.ports, settings=settings or {})
         self.gateways: list[Gateway] = []
 
     def start(self) -> None:

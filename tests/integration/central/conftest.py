@@ -11,15 +11,21 @@ import pytest
 
 from tests.support.central_puppet import Puppet
 from tests.support.fleet import Central, Ports
+from tests.support.postgres import PostgresServer
 from tests.support.processes import PortBlocks
 
 _NAMES = itertools.count(1)
 
 
-@pytest.fixture(scope="session")
-def central(tmp_path_factory: pytest.TempPathFactory) -> Generator[Central]:
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def central(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Central]:
     blocks = PortBlocks()
     settings: dict[str, dict[str, object]] = {"backup": {"same_disk_counts": True, "keep": 2}}
+    if request.param == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        settings["database"] = server.new()
     folder = tmp_path_factory.mktemp("central") / "central"
     made = Central(folder, Ports(blocks.take()), settings=settings)
     try:

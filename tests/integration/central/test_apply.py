@@ -144,7 +144,7 @@ async def test_counters_equal_a_count(reports):
     assert overdrawn == (used > _QUOTA)
 
 
-async def test_events_that_gateways_never_send_are_refused(tmp_path):
+async def test_events_that_gateways_never_send_are_refused(tmp_path, each_database):
     async with open_database(tmp_path / "central.db") as database:
         body = {"ca_id": "x", "der": b"", "incarnation": "1", "number": 1}
         try:
@@ -155,7 +155,7 @@ async def test_events_that_gateways_never_send_are_refused(tmp_path):
             raise AssertionError("A directive was applied as a report.")
 
 
-async def test_parents_crl_goes_to_every_active_gateway_in_the_same_commit(tmp_path):
+async def test_parents_crl_goes_to_every_active_gateway_in_the_same_commit(tmp_path, each_database):
     """See central.sync.books: the event of central's own CRL becomes orders."""
     root = root_authority()
     sink = ListSink()
@@ -177,7 +177,7 @@ async def test_parents_crl_goes_to_every_active_gateway_in_the_same_commit(tmp_p
     assert [(peer, event.type) for peer, event in sink.events] == [("gw-1", "directive.crl")]
 
 
-async def test_quarantined_event_is_tried_again(tmp_path):
+async def test_quarantined_event_is_tried_again(tmp_path, each_database):
     """It came before this version knew the gateway's CA; now it does."""
     type_name, body = _issued(0)
     now = ManualClock().now()

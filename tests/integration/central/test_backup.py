@@ -12,6 +12,9 @@ from tests.support.fleet import Central, write_toml
 from tests.support.processes import ProcessError, run
 from tests.support.products import rows
 
+#: Backups are SQLite files.
+pytestmark = pytest.mark.parametrize("central", ["sqlite"], indirect=True)
+
 
 async def _asked(central: Central, *arguments: str) -> Any:
     return json.loads(await asyncio.to_thread(central.command, *arguments, "--json"))

@@ -26,6 +26,8 @@ _REPORTS = st.tuples(
     st.sampled_from(["issue", "other", "void", "revoke", "hold-1", "free-1", "hold-2", "free-2"]),
 )
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 
 def body_of(serial: int, **more: object) -> dict[str, object]:
     return {"ca_id": _CA.issuer.ca_id, "serial": serial_text(serial), **more}

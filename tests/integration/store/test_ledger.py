@@ -21,6 +21,7 @@ from shared.store.ledger import SqlLedger
 from shared.store.outbox import Outbox
 from shared.store.reads import Reads
 from tests.support.store_clock import ManualClock
+from tests.support.store_databases import open_database
 from tests.support.store_intents import (
     CA_ID,
     count,
@@ -29,6 +30,8 @@ from tests.support.store_intents import (
     make_intent,
     used,
 )
+
+pytestmark = pytest.mark.usefixtures("each_database")
 
 
 @pytest.fixture
@@ -290,6 +293,5 @@ async def test_what_was_issued_is_there_after_reopening(tmp_path):
     async with issuing_database(path) as database:
         der = await issue(SqlLedger(database), make_intent("SN-1", key="k:1"))
     sink = Outbox.of_gateway("gw-01", "test")
-    reopened = await Database.open(path, sink=sink, clock=ManualClock())
-    assert (await SqlLedger(reopened).intend(make_intent("SN-1", key="k:1"))).der == der
-    await reopened.close()
+    async with open_database(path, sink=sink) as reopened:
+        assert (await SqlLedger(reopened).intend(make_intent("SN-1", key="k:1"))).der == der

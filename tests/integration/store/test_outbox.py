@@ -16,6 +16,8 @@ from shared.sync.segments import opened
 from tests.support.store_clock import ManualClock
 from tests.support.store_databases import open_database
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 _PEER = "_central"
 
 
