@@ -63,8 +63,8 @@ class _Tables(PGDDLCompiler):
     def visit_create_index(self, create: CreateIndex, **options: Any) -> str:
         dialects: Any = create.element.dialect_options
         dialects["postgresql"]["where"] = dialects["sqlite"]["where"]
-        made: str = super().visit_create_index(create, **options)
-        return made
+        sqlalchemy: Any = super()
+        return sqlalchemy.visit_create_index(create, **options)
 
 
 class EdgeDialect(sqlalchemy_asyncpg.PGDialect_asyncpg):
@@ -94,8 +94,8 @@ class Server:
     async def connect(self, **settings: str) -> Any:
         """Connect with settings of the session. Raises UnavailableError."""
         try:
-            connect: Any = asyncpg.connect
-            connection = await connect(
+            driver: Any = asyncpg  # it says nothing of its types
+            connection = await driver.connect(
                 self.url,
                 password=self.password,
                 timeout=_CONNECT_S,
