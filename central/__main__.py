@@ -13,6 +13,7 @@ from rich.table import Table
 from central import config, question_console
 from central import console as orders
 from central.enrollment import cli as enrollment
+from central.policy import commands as policy_commands
 from shared.pki.key_types import KeyType
 from shared.web import backup_console, console, terminal
 from shared.web.backup_console import Note
@@ -285,6 +286,7 @@ def _ask(
 backup_console.add_commands(app, _ask, _Offline())
 app.add_typer(question_console.conflict_commands(_ask), name="conflict")
 app.add_typer(question_console.quarantine_commands(_ask), name="quarantine")
+policy_commands.add_commands(app, _ask)
 
 if __name__ == "__main__":
     main()

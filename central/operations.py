@@ -7,6 +7,7 @@ from central.console import CommandOrder, StationOrder
 from central.core import Core
 from central.inventory import audit
 from central.inventory.reads import Inventory
+from central.issuing import CentralProfiles
 from central.sync import directives, fleet
 from central.transport import Transport
 from shared.issuance.ports import CertificateRecord
@@ -30,6 +31,7 @@ class Operations:
         central: Core,
         *,
         joining: Joining,
+        profiles: CentralProfiles,
         transport: Transport,
         inventory: Inventory,
         access: Access,
@@ -39,6 +41,7 @@ class Operations:
         """Take what acts."""
         self._central = central
         self._joining = joining
+        self._profiles = profiles
         self._transport = transport
         self._inventory = inventory
         self._access = access
@@ -158,7 +161,7 @@ class Operations:
         return record
 
     def _require_profiles(self, order: StationOrder) -> None:
-        known = {found.name for found in self._joining.profiles} | {"*"}
+        known = {found.name for found in self._profiles.all} | {"*"}
         if unknown := set(order.profiles) - known:
             raise BadRequestError(
                 f"There is no profile {', '.join(sorted(unknown))}.",

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from central import backup, core
 from central import console as commands
+from central.admin import policy_pages
 from central.admin.frame import Frame
 from central.admin.routes import routes as admin_routes
 from central.authority.join import Joined, Joining
@@ -32,6 +33,9 @@ from central.inventory.reads import Inventory
 from central.issuing import CentralProfiles
 from central.listeners import Listeners
 from central.operations import Operations
+from central.policy import console as policy_console
+from central.policy import rest as policy_rest
+from central.policy.authoring import Authoring
 from central.questions import Questions
 from central.sync import directives, quarantine
 from central.sync.listener import Listener
@@ -44,6 +48,8 @@ from shared.enroll.est.routes import routes as est_routes
 from shared.enroll.requesters.doorkeeper import Doorkeeper
 from shared.enroll.requesters.passwords import Passwords
 from shared.enroll.requesters.webhook import Webhooks
+from shared.enroll.rest.explain_console import Explain
+from shared.enroll.rest.explaining import explain
 from shared.enroll.rest.ports import RestPorts
 from shared.enroll.rest.routes import routes as rest_routes
 from shared.issuance.service import IssuanceService
@@ -153,7 +159,6 @@ class Server:
             hierarchy=central.hierarchy,
             vault=central.vault,
             signer=signer,
-            profiles=profiles.all,
             clock=clock,
             random=os.urandom,
             joined=self._joined,
@@ -163,9 +168,11 @@ class Server:
         self._backups = backup.of_central(central, os.urandom, self._listener.archived)
         self._sync_view = SyncView(database, self._inventory, self._listener, self._backups, clock)
         self._questions = Questions(central, self._inventory, self._authenticator)
+        self._authoring = Authoring(database, clock, profiles.refresh)
         self._operations = Operations(
             central,
             joining=self._joining,
+            profiles=profiles,
             transport=self._transport,
             inventory=self._inventory,
             access=self._access,
@@ -234,9 +241,14 @@ class Server:
             await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
 
+    @property
+    def _explain(self) -> Explain:
+        return partial(explain, self._issuance, self._profiles.listed)
+
     def _console_routes(self) -> list[AbstractRouteDef]:
         return [
             *commands.routes(self._operations),
+            *policy_console.routes(self._authoring, self._explain),
             *backup_console.routes(self._backups),
             *enrollment_console.routes(self._enrollment),
         ]
@@ -250,11 +262,13 @@ class Server:
         relying, front = validation_routes(self._validation, clock, self._answers)
         frame = Frame(pages, sessions, clock)
         ports = self._rest_ports()
+        more = policy_rest.routes(self._authoring, self._authenticator)
         measured = metrics.routes(self._authenticator, self._sync_view.metrics)
         people = [
             *admin_routes(frame, self._inventory, self._operations, self._questions),
+            *policy_pages.routes(frame, self._authoring, self._explain),
             *measured,
-            *rest_routes(ports, pages),
+            *rest_routes(ports, pages, more=more),
             *device_routes(self._enrollment, self._authenticator),
             *alias_routes(
                 self._registry.rules, self._profiles.profile, self._place, self._authenticator
@@ -269,7 +283,7 @@ class Server:
             endpoint(web.port, people, self._listeners.people, pages=pages),
             endpoint(
                 web.machine_port,
-                [*measured, *rest_routes(ports), *est_routes(self._est_ports())],
+                [*measured, *rest_routes(ports, more=more), *est_routes(self._est_ports())],
                 self._listeners.machines,
             ),
             endpoint(

@@ -13,7 +13,7 @@ from gateway import config
 from gateway import console as orders
 from gateway.snapshot import LineState, local_text
 from gateway.version import VERSION
-from shared.web import backup_console, console, terminal
+from shared.web import backup_console, console, explain_console, terminal
 from shared.web.backup_console import Note
 from shared.web.terminal import out
 
@@ -34,10 +34,12 @@ app = typer.Typer(
 )
 station_app = typer.Typer(no_args_is_help=True, help="Places at the line that may enroll.")
 line_app = typer.Typer(no_args_is_help=True, help="Stop or continue enrolling on this gateway.")
+profile_app = typer.Typer(no_args_is_help=True, help="What certificates may contain.")
 app.add_typer(station_app, name="station")
 history_app = typer.Typer(no_args_is_help=True, help="What to do with an old database.")
 app.add_typer(line_app, name="line")
 app.add_typer(history_app, name="history")
+app.add_typer(profile_app, name="profile")
 
 ConfigOption = Annotated[
     Path,
@@ -271,6 +273,7 @@ def _print_certificate(certificate: dict[str, str]) -> None:
 
 
 backup_console.add_commands(app, _ask, _Offline())
+explain_console.add_command(profile_app, _ask)
 
 if __name__ == "__main__":
     main()

@@ -13,11 +13,11 @@ from typing import Any
 from aiohttp.web import AbstractRouteDef
 
 from gateway import backup, commands, monitor
-from gateway import console as orders
 from gateway.authority_renewal import AuthorityRenewal
 from gateway.ca_cache import Rules
 from gateway.central_responder import CentralResponder
 from gateway.config import GatewaySettings
+from gateway.console_routes import console_routes
 from gateway.enrollment import Enrollment
 from gateway.errands import Errands
 from gateway.history import History
@@ -63,7 +63,7 @@ from shared.system.processes import hold_lock
 from shared.system.steady import repeat
 from shared.validation.answers import Answers
 from shared.validation.routes import routes as validation_routes
-from shared.web import app, backup_console, console, metrics
+from shared.web import app, console, metrics
 from shared.web.auth import Authenticator
 from shared.web.pages import Pages
 from shared.web.throttle import Throttle
@@ -385,7 +385,7 @@ class Agent:
             clock=self._ground.clock,
             random=os.urandom,
         )
-        return [*orders.routes(operator), *backup_console.routes(self._backups)]
+        return console_routes(operator, self._issuance, self._rules, self._backups)
 
     def _status_service(self) -> StatusService:
         """CRLs must outlive the time that the grant allows without contact (design.md §4)."""

@@ -7,6 +7,7 @@ from gateway.snapshot import RecentView
 from shared.issuance.service import IssuanceService, Issued
 from shared.kernel.clock import US_PER_SECOND, Clock
 from shared.kernel.errors import TmaError
+from shared.policy.decide import Decision
 from shared.policy.request import EnrollmentRequest
 from shared.store.reads import Reads
 
@@ -33,6 +34,10 @@ class WatchedIssuance:
         except TmaError as error:
             self._note(request, error)
             raise
+
+    async def explain(self, request: EnrollmentRequest) -> Decision:
+        """Decide and give the verdict of each rule; see ``IssuanceService.explain``."""
+        return await self._service.explain(request)
 
     async def issue_many(self, requests: Sequence[EnrollmentRequest]) -> list[Issued | TmaError]:
         """Issue each for itself; see ``IssuanceService.issue_many``."""

@@ -25,6 +25,7 @@ from central.authority.hierarchy import (
     store_authority,
 )
 from central.config import CentralSettings
+from central.policy import books
 from central.sync import directives, fleet
 from central.sync.listener import Storage
 from shared.issuance.ports import Purpose
@@ -33,9 +34,7 @@ from shared.kernel.errors import BadRequestError, ConflictError, Unauthenticated
 from shared.kernel.ids import Random, serial_text, uuid7
 from shared.pki import keys
 from shared.pki.request import CertificationRequest
-from shared.policy.bundle import Bundle
 from shared.policy.grant import Grant
-from shared.policy.profile import Profile
 from shared.store import certificates
 from shared.store.link import LinkTables
 from shared.store.schema import ca, crl, grant_use
@@ -116,7 +115,6 @@ class Joining:
         hierarchy: Hierarchy,
         vault: Vault,
         signer: Signer,
-        profiles: tuple[Profile, ...],
         clock: Clock,
         random: Random,
         joined: Callable[[Joined], Awaitable[None]],
@@ -127,7 +125,6 @@ class Joining:
         self._hierarchy = hierarchy
         self._vault = vault
         self._signer = signer
-        self.profiles = profiles
         self._clock = clock
         self._random = random
         self._joined = joined
@@ -254,8 +251,8 @@ class Joining:
         """Write the first directives."""
         actor = f"gateway:{name}"
         parents = self._hierarchy.fleet.issuer.chain
-        bundle = Bundle(version=1, profiles=self.profiles, certificates=(authority, *parents))
-        directives.order_bundle(transaction, name, bundle, actor)
+        first = books.bundle(transaction, (authority, *parents))
+        directives.order_bundle(transaction, name, first, actor)
         grant = self._grant(transaction)
         transaction.execute(
             insert(grant_use),

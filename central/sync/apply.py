@@ -13,6 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from sqlalchemy import bindparam, func, select, update
 
 from central.inventory import audit, conflicts
+from central.policy import books
 from central.sync import fleet
 from shared.kernel import cbor
 from shared.kernel.clock import ClockQuality
@@ -157,6 +158,8 @@ class Applier:
 
     def _directive(self, transaction: Transaction, event: Event) -> None:
         body = event.body
+        if body["result"] == "applied":
+            books.acknowledge(transaction, self._name, body, event.utc_us)
         if body["result"] == "failed":
             detail = {"kind": body["kind"], "why": body["detail"]}
             subject = f"{body['kind']} {body['subject']}".strip()

@@ -1,5 +1,7 @@
 """Grants: what a gateway may do without asking central (design.md §4). Enforced offline."""
 
+import re
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Annotated, Self
 
@@ -12,6 +14,22 @@ from shared.policy.document import Document
 _DeviceId = Annotated[str, Field(min_length=1, max_length=limits.DEVICE_ID_CHARS_MAX)]
 _Digits = Annotated[str, Field(pattern=r"^[0-9]{1,32}$")]
 _Microseconds = Annotated[int, Field(ge=0)]
+
+
+_TRAILING_DIGITS = re.compile(r"[0-9]{1,32}\Z")
+
+
+def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Give first and last of each run of consecutive numbers."""
+    first = last = None
+    for number in numbers:
+        if first is None or last is None or number != last + 1:
+            if first is not None and last is not None:
+                yield first, last
+            first = number
+        last = number
+    if first is not None and last is not None:
+        yield first, last
 
 
 class SerialRange(Document):
@@ -48,6 +66,32 @@ class Devices(Document):
     def __contains__(self, device_id: str) -> bool:
         """Tell if the device is named."""
         return device_id in self._listed or any(device_id in range_ for range_ in self.ranges)
+
+    @classmethod
+    def of(cls, serials: Iterable[str]) -> Self:
+        """Name these devices, runs of consecutive numbers as ranges.
+
+        So a hundred thousand serials of a few runs are a few lines; raises ValidationError when
+        they are more singles or runs than a grant can hold.
+        """
+        numbered: dict[tuple[str, int], list[int]] = {}
+        listed: list[str] = []
+        for serial in dict.fromkeys(serials):
+            digits = _TRAILING_DIGITS.search(serial)
+            if digits is None:
+                listed.append(serial)
+            else:
+                prefix = serial[: digits.start()]
+                numbered.setdefault((prefix, len(digits[0])), []).append(int(digits[0]))
+        ranges: list[SerialRange] = []
+        for (prefix, width), numbers in sorted(numbered.items()):
+            for first, last in _runs(sorted(numbers)):
+                if first == last:
+                    listed.append(f"{prefix}{first:0{width}}")
+                else:
+                    ends = {"first": f"{first:0{width}}", "last": f"{last:0{width}}"}
+                    ranges.append(SerialRange(prefix=prefix, **ends))
+        return cls(listed=tuple(listed), ranges=tuple(ranges))
 
     @cached_property
     def _listed(self) -> frozenset[str]:

@@ -191,7 +191,7 @@ profile = Table(
     Column("version", Integer, primary_key=True, nullable=False),
     _text("sha256"),
     _text("document"),
-    _text("state"),  # active, withdrawn
+    _text("state"),  # draft, active, superseded, withdrawn
     _int("created_at"),
 )
 

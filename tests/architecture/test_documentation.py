@@ -14,6 +14,7 @@ from gateway.config import GatewaySettings
 from shared.enroll.rest.ports import RestPorts
 from shared.enroll.rest.rendering import BASE
 from shared.enroll.rest.routes import routes as rest_routes
+from shared.policy.profile import Profile
 from shared.sync.events import CATALOGUE
 from tests.support.sources import PRODUCTS, ROOT, python_files
 
@@ -86,3 +87,8 @@ def test_each_status_route_is_documented():
     routes = {re.sub(r"\{+(\w+):[^}]*\}+", r"{\1}", route) for route in _fixed_routes()}
     assert routes
     assert not sorted(route for route in routes if route not in document)
+
+
+def test_the_profile_schema_is_fresh():
+    written = json.loads((ROOT / "docs" / "profile.schema.json").read_text("utf-8"))
+    assert written == Profile.model_json_schema(), "see docs/profile.schema.json: write it anew"

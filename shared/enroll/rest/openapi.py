@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 from shared.enroll.rest.rendering import BASE
 from shared.issuance.ports import CertificateStatus
 from shared.kernel import limits
+from shared.policy.case import Outcome
 
 _TEMPLATE = "#/components/schemas/{model}"
 _TIME = {"type": "string", "format": "date-time"}
@@ -155,6 +156,9 @@ def _answers() -> dict[str, Any]:
         "Cas": _page(_resource({**authority, "not_after": _TIME}, {})),
         "SyncLanes": _page(_resource(_sync_lane(), {})),
         "Status": _single({}, {}),
+        "Decision": _single(_decision(), {}),
+        "Schema": {"type": "object"},
+        "Policy": _object({"data": {}}),
         "Problem": _problem(),
     }
 
@@ -165,6 +169,18 @@ def _sync_lane() -> dict[str, Any]:
         **dict.fromkeys(("gateway", "direction", "segment", "lane", "state", "waits"), _TEXT),
         **dict.fromkeys(("head", "sent", "applied", "archived", "waiting", "unarchived"), number),
         "oldest_at": _TIME_OR_NULL,
+    }
+
+
+def _decision() -> dict[str, Any]:
+    said: dict[str, Any] = dict.fromkeys(("rule", "value", "message", "remedy"), _TEXT)
+    outcomes = [outcome.value for outcome in Outcome]
+    verdict = _object({**said, "outcome": {"enum": outcomes}})
+    return {
+        "outcome": {"enum": ["issue", "refuse"]},
+        "refusal": {"anyOf": [_object(said), {"type": "null"}]},
+        "verdicts": {"type": "array", "items": verdict},
+        "certificate": {"type": ["object", "null"]},
     }
 
 

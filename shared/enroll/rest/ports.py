@@ -9,6 +9,7 @@ from shared.issuance.ports import CertificateRecord, IssuingKeys
 from shared.issuance.service import Issued
 from shared.kernel.clock import Clock
 from shared.kernel.errors import TmaError
+from shared.policy.decide import Decision
 from shared.policy.profile import Profile
 from shared.policy.request import EnrollmentRequest
 from shared.policy.rights import Scope
@@ -20,6 +21,10 @@ class Issuance(Protocol):
 
     async def issue(self, request: EnrollmentRequest) -> Issued:
         """Issue one certificate, or give the one that an equal request got."""
+        ...
+
+    async def explain(self, request: EnrollmentRequest) -> Decision:
+        """Decide and give the verdict of each rule; nothing is issued."""
         ...
 
     async def issue_many(self, requests: Sequence[EnrollmentRequest]) -> list[Issued | TmaError]:

@@ -13,6 +13,7 @@ from shared.enroll.rest.catalogue import Catalogue
 from shared.enroll.rest.certificates import FILTERS, Certificates
 from shared.enroll.rest.content import PROTOCOL
 from shared.enroll.rest.enrolling import Enrolling
+from shared.enroll.rest.explaining import Explaining
 from shared.enroll.rest.models import (
     Batch,
     Document,
@@ -44,12 +45,18 @@ class Route:
     status: int = 200
     body: type[BaseModel] | None = None
     query: tuple[str, ...] = field(default=())
+    dry: bool = False  # asks only: what goes wrong with it is no refused enrollment
 
 
-def routes(ports: RestPorts, pages: Pages | None = None) -> list[web.RouteDef]:
-    """Give every route below ``/api/v2.0``; with ``pages`` also ``/docs`` for people."""
+def routes(
+    ports: RestPorts, pages: Pages | None = None, *, more: Sequence[Route] = ()
+) -> list[web.RouteDef]:
+    """Give every route below ``/api/v2.0``; with ``pages`` also ``/docs`` for people.
+
+    ``more`` are operations that one product has and the other has not.
+    """
     refusing = Refusing(PROTOCOL, ports.refusals, Throttle(ports.clock, burst=60, period_s=3600))
-    table = _table(ports, refusing)
+    table = (*_table(ports, refusing), *more)
     document = openapi.document(table)
     encoded = documents.encode(document)
 
@@ -58,7 +65,7 @@ def routes(ports: RestPorts, pages: Pages | None = None) -> list[web.RouteDef]:
 
     def guarded(route: Route) -> Handler:
         guarded = ports.authenticator.guarded(route.permission, route.handler)
-        recorded = refusing.around(guarded) if route.method == "POST" else guarded
+        recorded = refusing.around(guarded) if route.method == "POST" and not route.dry else guarded
         return needs(route.permission, recorded)
 
     why = "the description of the interface holds nothing of this installation"
@@ -120,6 +127,7 @@ def _table(ports: RestPorts, refusing: Refusing) -> Sequence[Route]:
         ),
         *_certificate_routes(Certificates(ports)),
         *_catalogue_routes(Catalogue(ports)),
+        *_explaining_routes(Explaining(ports)),
     )
 
 
@@ -169,6 +177,29 @@ def _certificate_routes(certificates: Certificates) -> tuple[Route, ...]:
             "Search certificates, newest first",
             "CertificatePage",
             query=(*(f"filter[{name}]" for name in FILTERS), "page[size]", "page[after]"),
+        ),
+    )
+
+
+def _explaining_routes(explaining: Explaining) -> tuple[Route, ...]:
+    return (
+        Route(
+            Permission.PROFILE_READ,
+            "POST",
+            "/profiles/{name}/explain",
+            explaining.explain,
+            "Explain what would become of an enrollment, rule by rule; nothing is issued",
+            "Decision",
+            body=Document[EnrollAttributes],
+            dry=True,
+        ),
+        Route(
+            Permission.PROFILE_READ,
+            "GET",
+            "/profiles/schema",
+            explaining.schema,
+            "Fetch the JSON Schema of profile documents",
+            "Schema",
         ),
     )
 

@@ -142,3 +142,24 @@ def test_other_sites_and_strangers_change_nothing(central):
             assert client.post(path, data={"name": "x"}, headers=foreign).status_code == 403
         login = client.get("/login?next=//evil.example")
         assert 'value="/"' in login.text
+
+
+async def test_profiles_are_shown_compared_and_published(page, central):
+    await _log_in(page, central)
+    await page.get_by_role("link", name="Profiles").click()
+    await page.get_by_role("row", name="S/MIME").get_by_role("link").click()
+    await expect(page.get_by_role("heading", name="smime, version 1")).to_be_visible()
+    await page.get_by_role("button", name="Withdraw smime").click()
+    await expect(page.get_by_role("row", name="S/MIME").get_by_text("withdrawn")).to_be_visible()
+    await page.get_by_role("link", name="smime").click()
+    await page.get_by_role("button", name="Publish version 1").click()
+    await expect(page.get_by_text("in force").or_(page.get_by_text("active"))).to_be_visible()
+    await page.goto("/profiles/tls-client")
+    await page.get_by_label("Common name").fill("pump.example")
+    await page.get_by_role("button", name="Explain").click()
+    await expect(page.get_by_text("It would be issued.")).to_be_visible()
+    await expect(page.get_by_text("common_name=pump.example")).to_be_visible()
+    await page.goto("/presets/hardened")
+    await expect(page.get_by_role("table", name="tls-server")).to_contain_text("398")
+    await page.goto("/presets/paranoid")
+    await expect(page.get_by_text("There is no preset paranoid")).to_be_visible()

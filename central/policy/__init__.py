@@ -1,0 +1,1 @@
+"""Authoring, checking, publishing and rolling out of profiles, rules and grants."""
