@@ -8,26 +8,26 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from central import config, question_console
 from central import console as orders
 from central.enrollment import cli as enrollment
+from central.identity import cli as identity
+from central.identity import oversight_cli as oversight
 from central.policy import commands as policy_commands
 from shared.pki.key_types import KeyType
 from shared.web import backup_console, console, terminal
 from shared.web.backup_console import Note
-from shared.web.terminal import out
+from shared.web.terminal import AsJson, OutputOption, out, show
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="""TMA Edge central: root of trust, inventory of every certificate, fleet of gateways.
 
     First `init`, then `broker config` and the broker, then `run`. The other commands talk to the
-    running server on this box.
+    running server on this box. `--install-completion` completes them in your shell.
 
     Exit status: 0 done; 1 refused or failed, the message says why; 2 wrong usage or
     configuration; 3 no server is running; 4 not now, try again.
@@ -40,12 +40,13 @@ app.add_typer(gateway_app, name="gateway")
 app.add_typer(station_app, name="station")
 app.add_typer(broker_app, name="broker")
 enrollment.add_to(app)
+identity.add_to(app)
+oversight.add_to(app)
 
 ConfigOption = Annotated[
     Path,
     typer.Option("--config", "-c", help="Central's TOML file.", envvar="TMA_CENTRAL_CONFIG"),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 GatewayName = Annotated[str, typer.Argument(help="Name of the gateway: a-z, 0-9 and dash.")]
 
 
@@ -145,16 +146,12 @@ def gateway_invite(context: typer.Context, name: GatewayName) -> None:
 
 
 @gateway_app.command("list")
-def gateway_list(context: typer.Context, as_json: AsJson = False) -> None:
+def gateway_list(
+    context: typer.Context, output: OutputOption = None, as_json: AsJson = False
+) -> None:
     """List the gateways with the state of their links."""
-    gateways = _ask(context, "GET", "/gateways")
-    if as_json:
-        terminal.print_json(gateways)
-        return
-    table = Table("name", "state", "link", "since", "last contact", "behind", "applied")
-    for gateway in gateways:
-        table.add_row(*(escape(str(gateway[column.header])) for column in table.columns))
-    out.print(table)
+    columns = ("name", "state", "link", "since", "last contact", "behind", "applied")
+    show(_ask(context, "GET", "/gateways"), terminal.chosen(output, as_json), *columns)
 
 
 @gateway_app.command("end")
@@ -169,8 +166,8 @@ def gateway_end(
     are unknown to its OCSP from now on.
     """
     order = terminal.order(orders.EndOrder, name=name, reason=reason)
-    _ask(context, "POST", "/gateways/end", order)
-    out.print(f"Gateway {escape(name)} is ended.")
+    answer = _ask(context, "POST", "/gateways/end", order)
+    terminal.tell(answer, f"Gateway {name} is ended.")
 
 
 @gateway_app.command("command")
@@ -212,16 +209,12 @@ def station_add(
 
 
 @station_app.command("list")
-def station_list(context: typer.Context, as_json: AsJson = False) -> None:
+def station_list(
+    context: typer.Context, output: OutputOption = None, as_json: AsJson = False
+) -> None:
     """List the stations, the ended ones too."""
-    stations = _ask(context, "GET", "/stations")
-    if as_json:
-        terminal.print_json(stations)
-        return
-    table = Table("name", "role", "profiles", "state", "ends")
-    for station in stations:
-        table.add_row(*(escape(str(station[column.header])) for column in table.columns))
-    out.print(table)
+    columns = ("name", "role", "profiles", "state", "ends")
+    show(_ask(context, "GET", "/stations"), terminal.chosen(output, as_json), *columns)
 
 
 @station_app.command("revoke")

@@ -35,6 +35,17 @@ class WebSettings(Section):
     machine_port: Port = Field(
         default=8444, description="HTTPS with optional client certificates: REST for machines."
     )
+    card_port: Port = Field(
+        default=8445,
+        description="HTTPS that demands a client certificate: login by smart card, if "
+        "`web.card_authorities` names a CA.",
+    )
+    card_authorities: tuple[Path, ...] = Field(
+        default=(),
+        max_length=32,
+        description="PEM files of the CAs whose certificates may log in, once an administrator "
+        "has bound them to a user; none: no login by card.",
+    )
     gateway_port: Port = Field(default=8446, description="HTTPS for gateways that join.")
     status_port: Port = Field(
         default=8080, description="HTTP for what is signed by itself: OCSP, CRL, CA certificates."
@@ -42,10 +53,12 @@ class WebSettings(Section):
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
-        ports = (self.port, self.machine_port, self.gateway_port, self.status_port)
+        ports = [self.port, self.machine_port, self.gateway_port, self.status_port]
+        if self.card_authorities:
+            ports.append(self.card_port)
         if len(set(ports)) < len(ports):
             raise ValueError(
-                "port, machine_port, gateway_port and status_port must be four different numbers"
+                "port, machine_port, card_port, gateway_port and status_port must differ"
             )
         return self
 
@@ -111,6 +124,19 @@ class GatewaySettings(Section):
     )
 
 
+class ApprovalSettings(Section):
+    """What only two people can do together."""
+
+    operations: tuple[Literal["gateway.end", "administrator.add"], ...] = Field(
+        default=(),
+        description="What needs a second person: `gateway.end`, `administrator.add` (any role "
+        "that may change users).",
+    )
+    hours: int = Field(
+        default=72, ge=1, le=24 * 30, description="Hours for which a request can be agreed to."
+    )
+
+
 class AuthoritySettings(Section):
     """The CAs that `init` makes and the status they publish."""
 
@@ -172,6 +198,7 @@ class CentralSettings(Section):
     web: WebSettings = WebSettings()
     broker: BrokerSettings = BrokerSettings()
     authority: AuthoritySettings = AuthoritySettings()
+    approvals: ApprovalSettings = ApprovalSettings()
     grant: GrantSettings = GrantSettings()
     gateways: GatewaySettings = GatewaySettings()
     backup: BackupSettings = BackupSettings()

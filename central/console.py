@@ -53,8 +53,11 @@ class Console(Protocol):
         """List the gateways."""
         ...
 
-    async def end_gateway(self, name: str, reason: str, actor: str) -> None:
-        """End a gateway; raises NotFoundError."""
+    async def end_gateway(self, name: str, reason: str, actor: str) -> int | None:
+        """End a gateway, or give the number under which it waits for a second person.
+
+        Raises NotFoundError.
+        """
         ...
 
     async def command_gateway(self, order: CommandOrder, actor: str) -> str:
@@ -90,7 +93,8 @@ def routes(console: Console) -> list[web.AbstractRouteDef]:
 
     async def end_gateway(request: web.Request, actor: str) -> Any:
         order = await read_order(request, EndOrder)
-        return await console.end_gateway(order.name, order.reason, actor)
+        number = await console.end_gateway(order.name, order.reason, actor)
+        return None if number is None else {"approval": number}
 
     async def command_gateway(request: web.Request, actor: str) -> Any:
         order = await read_order(request, CommandOrder)

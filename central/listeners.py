@@ -2,8 +2,18 @@
 
 from collections.abc import Sequence
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from central.core import Core
-from shared.web.tls import load_identity, machine_context, people_context, trust
+from shared.kernel.errors import BadRequestError
+from shared.web.tls import (
+    card_context,
+    load_identity,
+    machine_context,
+    people_context,
+    trust,
+)
 
 _DEVICE_KINDS = ("issuing", "gateway")
 
@@ -27,9 +37,23 @@ class Listeners:
             device_cas = [row.der for row in rows if row.kind in _DEVICE_KINDS]
             self.people = people_context(chain, key)
             self.machines = machine_context(chain, key, device_cas)
-        for context in (self.people, self.machines):
+            self.cards = card_context(chain, key, self._login_cas())
+        for context in (self.people, self.machines, self.cards):
             load_identity(context, chain, key)
         self._certificate = identity.certificate
+
+    def _login_cas(self) -> list[bytes]:
+        """Read the CAs of login certificates; raises BadRequestError naming the file."""
+        found: list[bytes] = []
+        for path in self._central.settings.web.card_authorities:
+            try:
+                certificates = x509.load_pem_x509_certificates(path.read_bytes())
+            except (OSError, ValueError) as error:
+                raise BadRequestError(
+                    f"web.card_authorities: {path} is no PEM file of CA certificates."
+                ) from error
+            found += [one.public_bytes(Encoding.DER) for one in certificates]
+        return found
 
     def accept(self, authority: bytes) -> None:
         """Accept client certificates of one more device CA (DER)."""

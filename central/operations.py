@@ -5,6 +5,7 @@ from typing import Any
 from central.authority.join import Joining, revoke_transport
 from central.console import CommandOrder, StationOrder
 from central.core import Core
+from central.identity.approvals import Approvals, Content, Operation
 from central.inventory import audit
 from central.inventory.reads import Inventory
 from central.issuing import CentralProfiles
@@ -14,11 +15,14 @@ from shared.issuance.ports import CertificateRecord
 from shared.kernel.clock import US_PER_SECOND
 from shared.kernel.errors import BadRequestError, ConflictError, NotFoundError
 from shared.kernel.ids import Random
+from shared.policy.rights import Permission, Scope
 from shared.store.access import Access
 from shared.store.transaction import Transaction
 from shared.web.auth import Authenticator, new_token
 from shared.web.pages import utc_text
 
+#: As ``approvals.operations`` names it.
+END_GATEWAY = "gateway.end"
 _HOUR_US = 3600 * US_PER_SECOND
 _DAY_US = 24 * _HOUR_US
 
@@ -36,6 +40,7 @@ class Operations:
         inventory: Inventory,
         access: Access,
         authenticator: Authenticator,
+        approvals: Approvals,
         random: Random,
     ) -> None:
         """Take what acts."""
@@ -47,6 +52,9 @@ class Operations:
         self._access = access
         self._authenticator = authenticator
         self._random = random
+        self._approvals = approvals
+        ending = Operation(END_GATEWAY, Permission.GATEWAY_END, self._end, self._shut_out)
+        approvals.register(END_GATEWAY, ending)
 
     async def invite(self, name: str, actor: str) -> str:
         """Give a join token as text."""
@@ -71,22 +79,16 @@ class Operations:
             for row in await self._inventory.gateways()
         ]
 
-    async def end_gateway(self, name: str, reason: str, actor: str) -> None:
-        """End a gateway: it is cut off at once and can never speak again under its identity."""
-        hierarchy = self._central.hierarchy
+    async def end_gateway(self, name: str, reason: str, actor: str) -> int | None:
+        """End a gateway: it is cut off at once and can never speak again under its identity.
 
-        def unit(transaction: Transaction) -> None:
-            row = fleet.find(transaction, name)
-            if row.state == fleet.ENDED:
-                raise ConflictError(f"The gateway {name} is ended already.")
-            if row.transport_serial is not None:
-                revoke_transport(
-                    transaction, hierarchy, row.transport_serial, "cessation_of_operation"
-                )
-            fleet.end(transaction, name, reason, actor)
-
-        await self._central.storage.database.writer.run(unit)
-        await self._transport.shut_out(name)
+        Gives the number under which it waits for a second person, if the settings say so.
+        """
+        if (await self._inventory.gateway(name)).state == fleet.ENDED:
+            raise ConflictError(f"The gateway {name} is ended already.")
+        content = {"name": name, "reason": reason}
+        where = Scope(line=name)
+        return await self._approvals.do(END_GATEWAY, name, content, actor, scope=where)
 
     async def command_gateway(self, order: CommandOrder, actor: str) -> str:
         """Order one thing of a gateway; gives the id under which the audit log has its answer."""
@@ -159,6 +161,19 @@ class Operations:
         record = await self._central.status.revoke(ca_id, serial, reason, actor)
         self._authenticator.forget()
         return record
+
+    def _end(self, transaction: Transaction, content: Content, actor: str) -> None:
+        name = content["name"]
+        row = fleet.find(transaction, name)
+        if row.state == fleet.ENDED:
+            raise ConflictError(f"The gateway {name} is ended already.")
+        if row.transport_serial is not None:
+            hierarchy = self._central.hierarchy
+            revoke_transport(transaction, hierarchy, row.transport_serial, "cessation_of_operation")
+        fleet.end(transaction, name, content["reason"], actor)
+
+    async def _shut_out(self, content: Content) -> None:
+        await self._transport.shut_out(content["name"])
 
     def _require_profiles(self, order: StationOrder) -> None:
         known = {found.name for found in self._profiles.all} | {"*"}

@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from central import backup, core
 from central import console as commands
 from central.admin import policy_pages
-from central.admin.frame import Frame
 from central.admin.routes import routes as admin_routes
 from central.authority.join import Joined, Joining
 from central.authority.join_routes import routes as join_routes
@@ -23,12 +22,12 @@ from central.authority.renewals import Renewals
 from central.authority.responders import CentralValidation
 from central.config import CentralSettings, in_url
 from central.core import VERSION, Core
+from central.desk import Desk
 from central.enrollment import console as enrollment_console
 from central.enrollment.operations import EnrollmentOperations
 from central.enrollment.registry import Registry
 from central.enrollment.rest import routes as device_routes
 from central.founding import DIRECTIVE_KEY
-from central.inventory import audit
 from central.inventory.reads import Inventory
 from central.issuing import CentralProfiles
 from central.listeners import Listeners
@@ -56,8 +55,6 @@ from shared.issuance.service import IssuanceService
 from shared.kernel.errors import ConflictError
 from shared.pki import keys
 from shared.pki.ocsp import never_issued_state
-from shared.store.access import Access
-from shared.store.accounts import Accounts
 from shared.store.devices import Devices
 from shared.store.kept import Kept
 from shared.sync.envelope import Signer
@@ -68,9 +65,7 @@ from shared.validation.answers import Answers
 from shared.validation.routes import routes as validation_routes
 from shared.web import app, backup_console, console, metrics
 from shared.web.app import Endpoint
-from shared.web.auth import Authenticator
 from shared.web.pages import Pages
-from shared.web.sessions import Sessions
 from shared.web.throttle import Throttle
 
 _LOG = logging.getLogger(__name__)
@@ -122,12 +117,8 @@ class Server:
         database, clock = central.storage.database, central.clock
         self._profiles = profiles
         self._kept = Kept(database, central.vault.keyring)
-        self._access = Access(database, audit.add)
-        self._accounts = Accounts(database, audit.add)
-        self._failures = Throttle(clock)
-        self._authenticator = Authenticator(
-            credentials=self._access, clock=clock, failures=self._failures
-        )
+        self._desk = Desk(central, signer)
+        self._authenticator = self._desk.authenticator
         self._devices = Devices(database)
         self._registry = Registry(database, lambda: profiles.all, exchange_key)
         self._issuance = IssuanceService(
@@ -175,8 +166,9 @@ class Server:
             profiles=profiles,
             transport=self._transport,
             inventory=self._inventory,
-            access=self._access,
+            access=self._desk.access,
             authenticator=self._authenticator,
+            approvals=self._desk.approvals,
             random=os.urandom,
         )
 
@@ -216,6 +208,7 @@ class Server:
                     repeat("Open requests are finished", self._finish_open),
                     repeat("What gateways ask for is certified", self._renew_gateways),
                     repeat("The rates of replication are measured", self._sync_view.step),
+                    repeat("The head of the audit log is signed", self._desk.audit_log.step),
                     repeat("Backups are made", self._backups.step),
                     repeat("Gateways hear who may enroll", self._enrollment.distribution.step),
                     repeat("Identities and the transport CRL are renewed", self._refresh),
@@ -251,21 +244,20 @@ class Server:
             *policy_console.routes(self._authoring, self._explain),
             *backup_console.routes(self._backups),
             *enrollment_console.routes(self._enrollment),
+            *self._desk.console_routes(),
         ]
 
     def _endpoints(self) -> list[Endpoint]:
         web, clock = self._central.settings.web, self._central.clock
         pages = Pages(*_PAGE_PACKAGES, product=_PRODUCT, version=VERSION, login_path="/login")
-        sessions = Sessions(
-            accounts=self._accounts, clock=clock, random=os.urandom, failures=self._failures
-        )
         relying, front = validation_routes(self._validation, clock, self._answers)
-        frame = Frame(pages, sessions, clock)
+        frame = self._desk.frame(pages)
         ports = self._rest_ports()
         more = policy_rest.routes(self._authoring, self._authenticator)
         measured = metrics.routes(self._authenticator, self._sync_view.metrics)
         people = [
             *admin_routes(frame, self._inventory, self._operations, self._questions),
+            *self._desk.web_routes(frame),
             *policy_pages.routes(frame, self._authoring, self._explain),
             *measured,
             *rest_routes(ports, pages, more=more),
@@ -279,7 +271,10 @@ class Server:
             application = app.create(routes, random=os.urandom, **named)
             return Endpoint(application, web.address, port, tls)
 
+        bare = Pages(product=_PRODUCT, version=VERSION)
+        cards = endpoint(web.card_port, self._desk.card_routes(), self._listeners.cards, pages=bare)
         return [
+            *([cards] if web.card_authorities else ()),
             endpoint(web.port, people, self._listeners.people, pages=pages),
             endpoint(
                 web.machine_port,
@@ -345,7 +340,7 @@ class Server:
             codes=self._devices,
             passwords=Passwords(clock, os.urandom),
             webhooks=Webhooks(self._registry.unseal),
-            failures=self._failures,
+            failures=self._desk.failures,
             clock=clock,
         )
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from gateway import config
 from gateway import console as orders
@@ -15,18 +14,18 @@ from gateway.snapshot import LineState, local_text
 from gateway.version import VERSION
 from shared.web import backup_console, console, explain_console, terminal
 from shared.web.backup_console import Note
-from shared.web.terminal import out
+from shared.web.terminal import AsJson, OutputOption, out, show
 
 _STDIN_CHARS_MAX = 4096
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,  # it would write local variables, secrets too, into the log
     help="""A TMA Edge gateway: it issues certificates at the line, with or without a link.
 
     First `join`, then `run`; the other commands talk to the running agent.
+    `--install-completion` completes them in your shell.
 
     Exit status: 0 done; 1 refused or failed, the message says why; 2 wrong usage or
     configuration; 3 no agent is running; 4 not now, try again.
@@ -45,7 +44,6 @@ ConfigOption = Annotated[
     Path,
     typer.Option("--config", "-c", help="The gateway's TOML file.", envvar="TMA_GATEWAY_CONFIG"),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Serial = Annotated[str, typer.Argument(help="Serial number of the certificate, in hex.")]
 HoldId = Annotated[str, typer.Option("--id", help="Name of this hold, of your choice.")]
 
@@ -92,10 +90,10 @@ def run(context: typer.Context) -> None:
 
 
 @app.command()
-def status(context: typer.Context, as_json: AsJson = False) -> None:
+def status(context: typer.Context, output: OutputOption = None, as_json: AsJson = False) -> None:
     """Say what the technician page says."""
     snapshot = _ask(context, "GET", "/snapshot")
-    if as_json:
+    if terminal.chosen(output, as_json) is terminal.Output.JSON:
         terminal.print_json(snapshot)
         return
     judged = snapshot["verdict"]
@@ -150,17 +148,12 @@ def station_add(
 
 
 @station_app.command("list")
-def station_list(context: typer.Context, as_json: AsJson = False) -> None:
+def station_list(
+    context: typer.Context, output: OutputOption = None, as_json: AsJson = False
+) -> None:
     """List the stations, the ended ones too."""
-    stations = _ask(context, "GET", "/stations")
-    if as_json:
-        terminal.print_json(stations)
-        return
-    table = Table("name", "profiles", "state", "ends")
-    for station in stations:
-        profiles = ", ".join(station["profiles"])
-        table.add_row(escape(station["name"]), escape(profiles), station["state"], station["ends"])
-    out.print(table)
+    rows = _ask(context, "GET", "/stations")
+    show(rows, terminal.chosen(output, as_json), "name", "profiles", "state", "ends")
 
 
 @station_app.command("revoke")

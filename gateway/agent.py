@@ -26,7 +26,7 @@ from gateway.identity_renewal import IdentityRenewal
 from gateway.issuing import Authorities
 from gateway.link import CentralLink, GatewayOutbox
 from gateway.observation import Observation, Sources
-from gateway.operator import Operator
+from gateway.operator import Operator, report
 from gateway.recent import WatchedIssuance
 from gateway.responder import Responders
 from gateway.snapshot import HistoryState, TokenState
@@ -148,7 +148,7 @@ class Agent:
             database=database,
             clock=clock,
         )
-        self._access = Access(database)
+        self._access = Access(database, report)
         self._authenticator = Authenticator(
             credentials=self._access, clock=clock, failures=Throttle(clock)
         )

@@ -1,6 +1,8 @@
 """What people at the console of this box may do; implements ``gateway.console.Console``."""
 
+import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +27,23 @@ _DAY_US = 24 * 3600 * US_PER_SECOND
 _SERIAL_CHARS = 32
 
 
+def report(
+    transaction: Transaction, actor: str, action: str, subject: str, detail: Mapping[str, Any]
+) -> None:
+    """Let central's audit log have what a person did here, in the transaction that does it.
+
+    Refused credentials stay here: whoever knocks must not be able to fill the outbox.
+    """
+    if action == "credential.refused":
+        return
+    told = {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in detail.items()
+    }
+    body = {"action": action, "subject": subject, "detail": told}
+    transaction.emit("operator.acted", body, actor=actor)
+
+
 @dataclass(frozen=True, slots=True)
 class Operator:
     """Carries out the console's commands."""
@@ -45,10 +64,12 @@ class Operator:
 
     async def set_line(self, order: LineOrder, actor: str) -> None:
         """Stop or continue the line, durably: a restart does not continue it."""
-        reason = order.reason if order.state is LineState.STOPPED else None
+        stopped = order.state is LineState.STOPPED
 
         def unit(transaction: Transaction) -> None:
-            facts.put(transaction, facts.LINE, reason)
+            facts.put(transaction, facts.LINE, order.reason if stopped else None)
+            action = "line.stopped" if stopped else "line.continued"
+            report(transaction, actor, action, "line", {"reason": order.reason})
 
         await self.database.writer.run(unit)
         _LOG.warning("%s set the line to %s: %s", actor, order.state.value, order.reason)
@@ -66,6 +87,7 @@ class Operator:
             profiles=order.profiles,
             token_hash=digest,
             expires_at_us=self.clock.now().utc_us + order.days * _DAY_US,
+            actor=actor,
         )
         _LOG.info("%s made the station %s", actor, order.name)
         return token
@@ -89,7 +111,7 @@ class Operator:
 
     async def revoke_station(self, name: str, actor: str) -> None:
         """End a station's token at once."""
-        await self.access.revoke_station(name)
+        await self.access.revoke_station(name, actor)
         self.authenticator.forget()
         _LOG.info("%s revoked the station %s", actor, name)
 

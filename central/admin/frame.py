@@ -14,19 +14,25 @@ from shared.policy.rights import Permission, Place
 from shared.web.app import read_body
 from shared.web.auth import Handler, Principal, needs, open_to_all
 from shared.web.pages import Pages, age_text
-from shared.web.sessions import Sessions
+from shared.web.sessions import PasswordChangeNeededError, Sessions, SignedIn
 
 _FORM_BYTES_MAX = 8 * 1024
 _NUMBER_CHARS_MAX = 18  # SQLite's integers
 
+PASSWORD_PATH = "/account/password"  # noqa: S105  # an address
+
 Page = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
+OwnPage = Callable[[web.Request, SignedIn], Awaitable[web.StreamResponse]]
 
 
 class Frame:
     """Guards pages by session and permission, and renders them."""
 
-    def __init__(self, pages: Pages, sessions: Sessions, clock: Clock) -> None:
-        """Take the templates, the logins and the clock."""
+    def __init__(
+        self, pages: Pages, sessions: Sessions, clock: Clock, card_port: int | None = None
+    ) -> None:
+        """Take the templates, the logins, the clock, and the port of logins by card, if any."""
+        self.card_port = card_port
         self._pages = pages
         self.sessions = sessions
         self._clock = clock
@@ -36,19 +42,29 @@ class Frame:
 
         The page itself demands it for the very object. Others go to the login.
         """
-
-        async def handler(request: web.Request) -> web.StreamResponse:
-            return await page(request, await self.sessions.require(request, permission))
-
-        return needs(permission, handler)
+        return needs(permission, self._let_in(permission, page))
 
     def for_users(self, page: Page, why: str) -> Handler:
         """Let in whoever is logged in: the page is about nothing but himself."""
+        return open_to_all(self._let_in(None, page), why)
+
+    def for_oneself(self, page: OwnPage, why: str) -> Handler:
+        """Let in whoever is logged in, also one who must choose a password of his own first."""
 
         async def handler(request: web.Request) -> web.StreamResponse:
-            return await page(request, await self.sessions.require(request, None))
+            return await page(request, await self.sessions.signed_in(request))
 
         return open_to_all(handler, why)
+
+    def _let_in(self, permission: Permission | None, page: Page) -> Handler:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            try:
+                who = await self.sessions.require(request, permission)
+            except PasswordChangeNeededError:
+                return see_other(PASSWORD_PATH)
+            return await page(request, who)
+
+        return handler
 
     def show(
         self,
@@ -116,4 +132,4 @@ def number(text: str) -> int:
 
 def see_other(address: str) -> web.Response:
     """Send the browser on after a form was carried out."""
-    return web.Response(status=303, headers={"Location": address})
+    return web.Response(status=303, headers={"Location": address, "HX-Redirect": address})

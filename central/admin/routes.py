@@ -24,7 +24,6 @@ from shared.web.sessions import set_cookie
 from shared.web.throttle import ThrottledError
 
 _PAGE_ROWS = 50
-_AUDIT_ROWS = 200
 _QUERY_CHARS_MAX = 128
 
 
@@ -61,7 +60,6 @@ def routes(
         web.get("/panel/gateways/{name}", guarded(who.GATEWAY_READ, admin.gateway_panel)),
         web.post("/gateways/{name}/end", guarded(who.GATEWAY_END, admin.end_gateway)),
         web.post("/gateways/{name}/questions/{id}", guarded(who.CONFLICT_SETTLE, admin.settle)),
-        web.get("/audit", guarded(who.AUDIT_READ, admin.audit)),
     ]
 
 
@@ -81,7 +79,7 @@ class _Admin:
     # --- login ------------------------------------------------------------------------------
 
     async def login_form(self, request: web.Request) -> web.Response:
-        return self._login(request.query, None)
+        return self._login(request, request.query, None)
 
     async def log_in(self, request: web.Request) -> web.Response:
         fields = await form(request)
@@ -89,7 +87,7 @@ class _Admin:
         try:
             token = await self._sessions.log_in(request, name, password)
         except (UnauthenticatedError, ThrottledError) as error:
-            return self._login(fields, error)
+            return self._login(request, fields, error)
         response = see_other(_next(fields))
         set_cookie(response, token)
         return response
@@ -204,8 +202,8 @@ class _Admin:
             order = EndOrder(name=name, reason=(await form(request)).get("reason", "").strip())
         except ValidationError as error:
             raise BadRequestError("Say why the gateway is ended.", pointer="/reason") from error
-        await self._operations.end_gateway(order.name, order.reason, who.name)
-        return see_other(f"/gateways/{order.name}")
+        waits = await self._operations.end_gateway(order.name, order.reason, who.name)
+        return see_other(f"/gateways/{order.name}" if waits is None else "/approvals")
 
     async def settle(self, request: web.Request, who: Principal) -> web.Response:
         name = request.match_info["name"]
@@ -236,15 +234,19 @@ class _Admin:
             "meanings": words.CONFLICTS,
         }
 
-    async def audit(self, _request: web.Request, who: Principal) -> web.Response:
-        who.require(Permission.AUDIT_READ)
-        context = {"rows": await self._inventory.audit(_AUDIT_ROWS)}
-        return self._show("audit.html", who, "audit", context)
-
     # --- helpers ----------------------------------------------------------------------------
 
-    def _login(self, fields: Mapping[str, str], error: TmaError | None) -> web.Response:
-        context = {"next": _next(fields), "name": fields.get("name", ""), "error": error}
+    def _login(
+        self, request: web.Request, fields: Mapping[str, str], error: TmaError | None
+    ) -> web.Response:
+        port = self._frame.card_port
+        by_card = "" if port is None else str(request.url.origin().with_port(port))
+        context = {
+            "next": _next(fields),
+            "name": fields.get("name", ""),
+            "error": error,
+            "by_card": by_card,
+        }
         status = 200 if error is None else error.http_status
         return self._frame.bare("login.html", context, status=status)
 

@@ -9,12 +9,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from central import config
 from central.enrollment import orders
 from shared.web import console, terminal
-from shared.web.terminal import out
+from shared.web.terminal import AsJson, OutputOption, out, show
 
 _ROWS_AT_ONCE = 500
 _FAILED = 1
@@ -24,7 +23,6 @@ requester_app = typer.Typer(no_args_is_help=True, help="Who may enroll without a
 manufacturer_app = typer.Typer(no_args_is_help=True, help="CAs of devices (IEEE 802.1AR IDevIDs).")
 device_app = typer.Typer(no_args_is_help=True, help="Device records and one-time codes.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Name = Annotated[str, typer.Argument(help="Its name.")]
 
 
@@ -217,6 +215,7 @@ def device_list(
     order: Annotated[str | None, typer.Option(help="Order.")] = None,
     line: Annotated[str | None, typer.Option(help="Line.")] = None,
     after: Annotated[str, typer.Option(help="Go on behind this serial number.")] = "",
+    output: OutputOption = None,
     as_json: AsJson = False,
 ) -> None:
     """List device records by serial number, 100 at a time."""
@@ -224,7 +223,8 @@ def device_list(
 
     wanted = {"serial": serial, "product": product, "order": order, "line": line, "after": after}
     query = urlencode({name: value for name, value in wanted.items() if value})
-    _show(_ask(context, "GET", f"/devices?{query}"), as_json, "serial", "product", "order", "line")
+    rows = _ask(context, "GET", f"/devices?{query}")
+    show(rows, terminal.chosen(output, as_json), "serial", "product", "order", "line")
 
 
 @device_app.command("remove")
@@ -276,8 +276,11 @@ def device_lines(
 def _add_list_and_remove(app: typer.Typer, kind: str, *columns: str) -> None:
     """Give each kind the same two commands."""
 
-    def list_all(context: typer.Context, as_json: AsJson = False) -> None:
-        _show(_ask(context, "GET", f"/access/{kind}"), as_json, *columns)
+    def list_all(
+        context: typer.Context, output: OutputOption = None, as_json: AsJson = False
+    ) -> None:
+        rows = _ask(context, "GET", f"/access/{kind}")
+        show(rows, terminal.chosen(output, as_json), *columns)
 
     def remove(context: typer.Context, name: Name) -> None:
         _ask(context, "DELETE", f"/access/{kind}/{name}")
@@ -306,20 +309,6 @@ class _Raw(console.Order):
 
 def _text(der: bytes) -> str:
     return b64encode(der).decode()
-
-
-def _show(rows: list[dict[str, Any]], as_json: bool, *columns: str) -> None:
-    if as_json:
-        terminal.print_json(rows)
-        return
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(escape(_cell(row.get(column, ""))) for column in columns))
-    out.print(table)
-
-
-def _cell(value: Any) -> str:
-    return str(value).strip("[]").replace("'", "")
 
 
 def _ask(

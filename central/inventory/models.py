@@ -159,14 +159,3 @@ class CertificateView:
             line=self.line.origin or None,
             serial=self.line.serial,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class AuditView:
-    """Who did what."""
-
-    at_us: int
-    actor: str
-    action: str
-    subject: str
-    detail: Mapping[str, object]

@@ -9,7 +9,6 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 from central.authority.hierarchy import INFRASTRUCTURE
 from central.inventory.conflicts import choices
 from central.inventory.models import (
-    AuditView,
     AuthorityView,
     CertificateLine,
     CertificateView,
@@ -25,7 +24,6 @@ from shared.policy.rights import Scope
 from shared.store.database import Database
 from shared.store.reads import AuthorityRow, Reads, inside
 from shared.store.schema import (
-    audit,
     backup,
     ca,
     certificate,
@@ -220,14 +218,6 @@ class Inventory:
             chain=await self._chain(ca_id),
             holds=await self._holds(ca_id, serial),
         )
-
-    async def audit(self, limit: int) -> list[AuditView]:
-        """Give the newest rows of the audit log."""
-        rows = await self._read(select(audit).order_by(audit.c.id.desc()).limit(limit))
-        return [
-            AuditView(row.at, row.actor, row.action, row.subject, json.loads(row.detail))
-            for row in rows
-        ]
 
     async def _with_sums(self, rows: Sequence[Any]) -> list[tuple[Any, str | None, int]]:
         owners = {row.gateway: row.ca_id for row in await self._read(_CAS_OF_GATEWAYS)}

@@ -84,6 +84,7 @@ class Applier:
             "directive.applied": self._directive,
             "agent.started": self._started,
             "token.changed": self._noted,
+            "operator.acted": self._acted,
             "history.gap": self._gap,
             "identity.requested": self._identity_requested,
             "authority.requested": self._authority_requested,
@@ -196,6 +197,11 @@ class Applier:
     def _gap(self, transaction: Transaction, event: Event) -> None:
         self._question(transaction, "history-gap", self._name, dict(event.body))
         self._noted(transaction, event)
+
+    def _acted(self, transaction: Transaction, event: Event) -> None:
+        body = event.body
+        detail = {**body["detail"], "about": body["subject"], "at_us": event.utc_us}
+        audit.add(transaction, f"{self._name}/{event.actor}", body["action"], self._name, detail)
 
     def _noted(self, transaction: Transaction, event: Event) -> None:
         actor = f"gateway:{self._name}"

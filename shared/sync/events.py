@@ -186,6 +186,14 @@ class TokenChanged(_Body):
     detail: str
 
 
+class OperatorActed(_Body):
+    """What a person did at the console of a gateway; the event's actor is who."""
+
+    action: str
+    subject: str
+    detail: dict[str, str]
+
+
 class HistoryGap(_FrozenBody):
     """An operator went on although events may be missing."""
 
@@ -333,6 +341,7 @@ CATALOGUE: Mapping[str, EventType] = {
     "directive.applied": EventType(Lane.NORMAL, 1, DirectiveApplied),
     "agent.started": EventType(Lane.NORMAL, 1, AgentStarted),
     "token.changed": EventType(Lane.NORMAL, 1, TokenChanged),
+    "operator.acted": EventType(Lane.NORMAL, 1, OperatorActed),
     "history.gap": EventType(Lane.URGENT, 1, HistoryGap),
     "identity.requested": EventType(Lane.NORMAL, 1, IdentityRequested),
     "authority.requested": EventType(Lane.NORMAL, 1, AuthorityRequested),

@@ -2,13 +2,15 @@
 
 import json
 import sys
-from enum import IntEnum
-from typing import Any
+from collections.abc import Sequence
+from enum import IntEnum, StrEnum
+from typing import Annotated, Any, cast
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from shared.kernel.errors import BadRequestError, Kind, TmaError
 from shared.web.console import AbsentError, OrderT
@@ -24,6 +26,46 @@ class ExitStatus(IntEnum):
     USAGE = 2
     NOT_RUNNING = 3
     TRY_AGAIN = 4
+
+
+class Output(StrEnum):
+    """How a list is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+OutputOption = Annotated[
+    Output | None, typer.Option("--output", "-o", help="A table for people, or JSON for programs.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="The same as -o json.")]
+
+
+def chosen(output: Output | None, as_json: bool) -> Output:
+    """Tell which form is wanted by ``-o`` and ``--json``."""
+    return Output.JSON if as_json else output or Output.TABLE
+
+
+def show(rows: Sequence[dict[str, Any]], output: Output, *columns: str) -> None:
+    """Print rows: all that they hold as JSON, or these columns of them as a table."""
+    if output is Output.JSON:
+        print_json(rows)
+        return
+    table = Table(*(column.replace("_", " ") for column in columns))
+    for row in rows:
+        table.add_row(*(escape(_cell(row.get(column))) for column in columns))
+    out.print(table)
+
+
+def tell(answer: dict[str, Any] | None, done: str) -> None:
+    """Say what was done, or under which number it waits for a second person."""
+    if answer is not None and "approval" in answer:
+        out.print(
+            f"This needs a second person: it waits as request {answer['approval']}, "
+            f"see `tma-central approval list`."
+        )
+    else:
+        out.print(escape(done))
 
 
 def run(app: typer.Typer) -> None:
@@ -50,6 +92,12 @@ def order(model: type[OrderT], **values: Any) -> OrderT:
 def print_json(value: Any) -> None:
     """Print for programs."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, cast("list[Any]", value)))
+    return "" if value is None else str(value)
 
 
 def _status_of(error: TmaError) -> ExitStatus:

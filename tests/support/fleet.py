@@ -4,7 +4,8 @@ Between the gateways and central stands the relay, so that the link can be cut a
 process is the command that an administrator would start, with the configuration he would write.
 
 Ports, from the base on: 0 web, 1 machines, 2 gateways, 3 status, 4 broker of central; 5 and 6 what
-gateways see of broker and gateway port (the relay); from 8 on four for each gateway.
+gateways see of broker and gateway port (the relay); 7 logins by card; from 8 on four for each
+gateway.
 """
 
 import hashlib
@@ -59,6 +60,11 @@ class Ports:
         """What gateways see, and what is behind."""
         return {self.base + 5: self.broker, self.base + 6: self.joining}
 
+    @property
+    def cards(self) -> int:
+        """Central's login by smart card."""
+        return self.base + 7
+
     def of_gateway(self, index: int) -> int:
         """Give the first port of a gateway: web, machines, status."""
         return self.base + 8 + index * _PORTS_PER_GATEWAY
@@ -106,7 +112,9 @@ class Central:
             "broker": {"host": HOST, "port": self.ports.broker},
             "gateways": {"port": relayed_joining, "broker_port": relayed_broker},
         }
-        write_toml(self.config, tables | self.settings)
+        for name, values in self.settings.items():
+            tables[name] = tables.get(name, {}) | values
+        write_toml(self.config, tables)
         self.process = self._describe("central", ["tma-central", "-c", str(self.config), "run"])
         self.broker = self._describe("broker", ["mosquitto", "-c", str(self.broker_config)])
         routes = [f"{listen}:{target}" for listen, target in self.ports.relayed.items()]

@@ -18,7 +18,7 @@ from central.sync.quarantine import drive_again
 from shared.kernel.errors import TmaError
 from shared.kernel.ids import serial_text
 from shared.store.database import Database
-from shared.store.schema import certificate, conflict, gateway, grant_use, quarantine
+from shared.store.schema import audit, certificate, conflict, gateway, grant_use, quarantine
 from shared.store.transaction import Transaction
 from shared.sync import events
 from tests.support.pki_hierarchy import leaf_plan, root_authority, subject, subordinate
@@ -237,3 +237,15 @@ async def test_no_effect_reads_all_certificates(tmp_path):
     assert any("certificate_by_device" in plan for plan in plans), plans
     by_one = ("certificate_by_device", "(serial=? AND ca_id=?)")
     assert all(any(index in plan for index in by_one) for plan in plans), plans
+
+
+async def test_what_an_operator_did_at_a_gateway_is_audited_under_his_name(tmp_path: Path):
+    clock = ManualClock()
+    body = {"action": "line.stopped", "subject": "line", "detail": {"reason": "mould"}}
+    event = events.create(
+        "operator.acted", body, actor="user:eva", now=clock.now(), random=os.urandom
+    )
+    async with open_database(tmp_path / "central.db", clock=clock) as database:
+        await database.writer.run(lambda transaction: Applier("gw-1").apply(transaction, event))
+        [row] = await database.read(select(audit))
+    assert (row.actor, row.action, row.subject) == ("gw-1/user:eva", "line.stopped", "gw-1")
