@@ -6,7 +6,7 @@ It works for months without a broker: nothing here is needed to issue.
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -158,9 +158,10 @@ class CentralLink:
         )
         return Wire(end, self._store)
 
-    def _apply(self, transaction: Transaction, event: Event) -> None:
-        commands.apply(transaction, event)
-        self._store.kinds.add(event.type)
+    def _apply(self, transaction: Transaction, events: Sequence[Event]) -> None:
+        for event in events:
+            commands.apply(transaction, event)
+            self._store.kinds.add(event.type)
 
     def _observe(self, _gateway: str, notice: Notice) -> None:
         match notice:

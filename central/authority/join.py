@@ -6,7 +6,7 @@ the stored answer; other keys are refused, so a stolen token is worth nothing on
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -372,5 +372,5 @@ def _ca_id(der: bytes) -> str:
     return keys.ca_id(keys.of_ca(x509.load_der_x509_certificate(der)))
 
 
-def _nothing_to_apply(transaction: Transaction, event: Event) -> None:
-    raise AssertionError(transaction, event)
+def _nothing_to_apply(transaction: Transaction, events: Sequence[Event]) -> None:
+    raise AssertionError(transaction, events)

@@ -1,42 +1,39 @@
 """What an event of a gateway does here: inventory, counters and open questions, in one commit.
 
-The engine calls ``Applier.apply`` inside the transaction that moves the cursor, each event in a
-savepoint: what raises an error of the family is quarantined whole (design.md §5, *Poison*).
+The engine calls ``Applier.apply_all`` inside the transaction that moves the cursor, in a savepoint:
+an event that raises an error of the family is quarantined whole (design.md §5, *Poison*).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.x509.oid import SignatureAlgorithmOID
 from sqlalchemy import bindparam, func, select, update
 
 from central.inventory import audit, conflicts
 from central.policy import books
 from central.sync import fleet
+from central.sync.tally import Tally
 from shared.kernel import cbor
 from shared.kernel.clock import ClockQuality
 from shared.kernel.errors import BadRequestError, UntrustedError
+from shared.pki import keys
+from shared.pki.keys import PublicKey
 from shared.pki.request import CertificationRequest
 from shared.store import certificates, counters, crl_parts, crls, facts
-from shared.store.schema import ca, certificate, gateway, grant_use, profile
+from shared.store.schema import certificate, gateway
 from shared.store.transaction import Transaction
 from shared.sync.events import Event
 
 Body = Mapping[str, Any]
 
-_CA = select(ca.c.der, ca.c.state, ca.c.issue_until).where(
-    ca.c.ca_id == bindparam("wanted"), ca.c.gateway == bindparam("owner")
-)
-_BOOK = (
-    update(grant_use)
-    .where(grant_use.c.grant_id == bindparam("id"))
-    .values(used=grant_use.c.used + 1)
-)
-_GRANT = select(grant_use.c.used, grant_use.c.quota, grant_use.c.state).where(
-    grant_use.c.grant_id == bindparam("id")
-)
 _ELSEWHERE = (
     select(certificate.c.origin, certificate.c.ca_id, certificate.c.serial)
     .where(
@@ -48,16 +45,17 @@ _ELSEWHERE = (
     )
     .limit(1)
 )
-_WITHDRAWN = select(profile.c.name).where(
-    profile.c.name == bindparam("used_profile"),
-    profile.c.version == bindparam("used_version"),
-    profile.c.state == "withdrawn",
-)
 _SET_VERSION = (
     update(gateway)
     .where(gateway.c.name == bindparam("gateway_name"))
     .values(version=bindparam("running"))
 )
+
+
+_ECDSA_SHA256 = ec.ECDSA(Prehashed(hashes.SHA256()))
+#: Before the issuer's name a TBSCertificate has headers, version, a serial of at most 21 bytes and
+#: the algorithm; no other name can begin so early.
+_ISSUER_BEGINS_MAX = 48
 
 
 def responder_fact(ca_id: str) -> str:
@@ -72,8 +70,6 @@ class Applier:
         """Take the gateway's name: it is the origin of everything that it reports."""
         self._name = name
         self._effects: Mapping[str, Callable[[Transaction, Event], None]] = {
-            "certificate.issued": self._issued,
-            "certificate.voided": self._voided,
             "certificate.revoked": self._revoked,
             "certificate.held": self._held,
             "certificate.released": self._released,
@@ -92,38 +88,56 @@ class Applier:
 
     def apply(self, transaction: Transaction, event: Event) -> None:
         """Apply one event; raises UntrustedError when it speaks of what is not the gateway's."""
+        self.apply_all(transaction, [event])
+
+    def apply_all(self, transaction: Transaction, events: Sequence[Event]) -> None:
+        """Apply events in order; when one raises (see ``apply``), all must be rolled back."""
+        tally = Tally(transaction, self._name)
+        for event in events:
+            if event.type == "certificate.issued":
+                self._issued(transaction, event, tally)
+            elif event.type == "certificate.voided":
+                self._voided(transaction, event, tally)
+            else:
+                tally.settle()
+                self._apply_other(transaction, event)
+        tally.settle()
+
+    def _apply_other(self, transaction: Transaction, event: Event) -> None:
         effect = self._effects.get(event.type)
         if effect is None:
             raise UntrustedError(f"A gateway does not report events of type {event.type!r}.")
         effect(transaction, event)
 
-    def _issued(self, transaction: Transaction, event: Event) -> None:
+    def _issued(self, transaction: Transaction, event: Event, tally: Tally) -> None:
         body = event.body
-        issuer = self._own_ca(transaction, body)
-        _require_signed(x509.load_der_x509_certificate(body["der"]), issuer.der, body["serial"])
+        issuer = _require_own(tally, body)
+        parsed = x509.load_der_x509_certificate(body["der"])
+        _require_signed(parsed, issuer.der, body["serial"])
         new = certificates.record_issued(
             transaction,
             self._name,
             body,
             issued_at_us=event.utc_us,
             clock_quality=event.clock,
+            parsed=parsed,
+            count=tally.count,
         )
         if not new:
             return
-        self._settle_grant(transaction, body)
+        self._settle_grant(transaction, body, tally)
         if issuer.state == "ended":
             self._conflict(transaction, "issued-after-end", body, {})
-        used = {"used_profile": body["profile"], "used_version": body["profile_version"]}
-        if transaction.one(_WITHDRAWN, used) is not None:
+        if tally.is_withdrawn(body["profile"], body["profile_version"]):
             self._conflict(transaction, "profile-withdrawn", body, {"profile": body["profile"]})
         if event.clock == ClockQuality.UNKNOWN:
             self._conflict(transaction, "clock-in-doubt", body, {"at_us": event.utc_us})
         self._compare_gateways(transaction, body)
 
-    def _voided(self, transaction: Transaction, event: Event) -> None:
-        self._own_ca(transaction, event.body)
+    def _voided(self, transaction: Transaction, event: Event, tally: Tally) -> None:
+        _require_own(tally, event.body)
         if certificates.record_voided(transaction, self._name, event.body):
-            self._settle_grant(transaction, event.body)
+            self._settle_grant(transaction, event.body, tally)
 
     def _revoked(self, transaction: Transaction, event: Event) -> None:
         self._own_ca(transaction, event.body)
@@ -209,17 +223,14 @@ class Applier:
         audit.add(transaction, actor, event.type, self._name, detail)
 
     def _own_ca(self, transaction: Transaction, body: Body) -> Any:
-        row = transaction.one(_CA, {"wanted": body["ca_id"], "owner": self._name})
-        if row is None:
-            raise UntrustedError(f"The CA {body['ca_id']} is not one of this gateway.")
-        return row
+        return _require_own(Tally(transaction, self._name), body)
 
-    def _settle_grant(self, transaction: Transaction, body: Body) -> None:
+    def _settle_grant(self, transaction: Transaction, body: Body, tally: Tally) -> None:
         grant_id = body["grant_id"]
-        if grant_id is None or not transaction.execute(_BOOK, {"id": grant_id}):
+        grant = None if grant_id is None else tally.book(grant_id)
+        if grant is None:
             self._conflict(transaction, "issued-without-grant", body, {"grant_id": grant_id})
             return
-        grant: Any = transaction.one(_GRANT, {"id": grant_id})
         if grant.state != "active":
             self._conflict(transaction, "issued-after-end", body, {"grant_id": grant_id})
         elif grant.used == grant.quota + 1:
@@ -249,6 +260,13 @@ class Applier:
         conflicts.add(transaction, kind, self._name, subject, detail)
 
 
+def _require_own(tally: Tally, body: Body) -> Any:
+    row = tally.authority(body["ca_id"])
+    if row is None:
+        raise UntrustedError(f"The CA {body['ca_id']} is not one of this gateway.")
+    return row
+
+
 def _proven(csrs: Mapping[str, bytes]) -> bytes:
     """Check that each key proves itself; gives names to DER SPKIs in CBOR. BadRequestError."""
     spkis = {name: CertificationRequest.parse(csr).public_key for name, csr in csrs.items()}
@@ -258,15 +276,25 @@ def _proven(csrs: Mapping[str, bytes]) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _authority(der: bytes) -> x509.Certificate:
-    """Parse the certificate of a CA whose reports come by the thousand."""
-    return x509.load_der_x509_certificate(der)
+def _authority(der: bytes) -> tuple[x509.Certificate, bytes, PublicKey | None]:
+    """Parse a CA whose reports come by the thousand: certificate, name in DER, key."""
+    certificate = x509.load_der_x509_certificate(der)
+    return certificate, certificate.subject.public_bytes(), keys.of(certificate)
 
 
 def _require_signed(subject: x509.Certificate, issuer_der: bytes, serial: str | None) -> None:
     """Refuse a certificate that the gateway's CA did not sign under this serial."""
+    issuer, name, key = _authority(issuer_der)
+    usual = subject.signature_algorithm_oid == SignatureAlgorithmOID.ECDSA_WITH_SHA256
     try:
-        subject.verify_directly_issued_by(_authority(issuer_der))
+        if usual and isinstance(key, ec.EllipticCurvePublicKey):
+            # What the library's method below does, with the key decoded once: 95 CPU µs, not 150.
+            tbs = subject.tbs_certificate_bytes
+            if tbs.find(name, 0, _ISSUER_BEGINS_MAX + len(name)) < 0:
+                raise ValueError(name)  # noqa: TRY301 - the same answer
+            key.verify(subject.signature, sha256(tbs).digest(), _ECDSA_SHA256)
+        else:
+            subject.verify_directly_issued_by(issuer)
     except (InvalidSignature, ValueError, TypeError) as error:
         raise UntrustedError("The certificate is not signed by the gateway's CA.") from error
     if serial is not None and subject.serial_number != int(serial, 16):

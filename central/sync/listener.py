@@ -98,7 +98,7 @@ class Listener:
         end = CentralReplicator(name, known, incarnation=self._incarnation, blocked=blocked)
         storage = self._storage
         own = Own(reissue=partial(directives.reissue, name))
-        link = SqlLink(storage.database.writer, storage.outbox, name, Applier(name).apply, own)
+        link = SqlLink(storage.database.writer, storage.outbox, name, Applier(name).apply_all, own)
         self._ends[name] = end
         self._session.add(name, Wire(end, link))
 

@@ -8,7 +8,7 @@ gateway's name. Each function says by its result whether it changed anything.
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cryptography import x509
@@ -24,6 +24,8 @@ from shared.store.schema import certificate, conflict, hold
 from shared.store.transaction import Transaction
 
 Body = Mapping[str, Any]
+#: Adds one to a counter of an origin: ``counters.add``, or what adds up many of them first.
+Count = Callable[[Transaction, str, str], None]
 
 #: What a ``CertificateRecord`` is made of.
 RECORD_COLUMNS = (
@@ -41,6 +43,9 @@ _COUNTED = {"revoked": "revoked", "hold": "held"}
 _THIS = (certificate.c.ca_id == bindparam("ca")) & (certificate.c.serial == bindparam("number"))
 _FIND = select(*RECORD_COLUMNS, certificate.c.state).where(_THIS)
 _INSERT = insert(certificate)
+_INSERT_NEW = upsert(certificate).on_conflict_do_nothing(
+    index_elements=[certificate.c.serial, certificate.c.ca_id]
+)
 _UPDATE = update(certificate).where(_THIS)
 _ADD_HOLD = upsert(hold).on_conflict_do_nothing()
 _released = upsert(hold)
@@ -83,19 +88,29 @@ def add_issued(transaction: Transaction, values: Mapping[str, Any]) -> None:
 
 
 def record_issued(
-    transaction: Transaction, origin: str, body: Body, *, issued_at_us: int, clock_quality: str
+    transaction: Transaction,
+    origin: str,
+    body: Body,
+    *,
+    issued_at_us: int,
+    clock_quality: str,
+    parsed: x509.Certificate | None = None,
+    count: Count = counters.add,
 ) -> bool:
     """Apply ``certificate.issued``. It fills a stub and never un-revokes.
 
     Another DER under a serial that is known is an alarm: both are kept, the second one in the
-    ``conflict`` row. Raises ValueError when the DER cannot be parsed.
+    ``conflict`` row. Who has parsed the DER gives that, too; ``count`` counts one that was not
+    heard of before. Raises ValueError when the DER cannot be parsed.
     """
-    values = _issued_values(origin, body, issued_at_us, clock_quality)
+    parsed = parsed or x509.load_der_x509_certificate(body["der"])
+    values = _issued_values(origin, body, parsed, issued_at_us, clock_quality)
+    if transaction.execute(_INSERT_NEW, {**values, "state": "issued", "status": "good"}):
+        count(transaction, "issued", origin)
+        return True
     ca_id, serial = body["ca_id"], body["serial"]
     known = _find(transaction, ca_id, serial)
-    if known is None:
-        add_issued(transaction, values)
-    elif known.der is None:
+    if known.der is None:
         if known.state == "voided":
             _add_conflict(transaction, "issued-though-voided", origin, body, {})
         counters.add(transaction, known.state, known.origin, -1)
@@ -223,9 +238,8 @@ def _bare(transaction: Transaction, origin: str, body: Body) -> dict[str, Any]:
 
 
 def _issued_values(
-    origin: str, body: Body, issued_at_us: int, clock_quality: str
+    origin: str, body: Body, parsed: x509.Certificate, issued_at_us: int, clock_quality: str
 ) -> dict[str, Any]:
-    parsed = x509.load_der_x509_certificate(body["der"])
     common_names = parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     copied = (
         "ca_id",

@@ -18,8 +18,8 @@ from shared.sync.events import Event, Lane
 from shared.sync.outbox import GENESIS_HASH
 from shared.sync.ports import Cursor, Head, OutSegment, Result, Row, Segment, Unit
 
-#: Applies the effects of one event of the peer; raises when it cannot be applied.
-Apply = Callable[[Transaction, Event], None]
+#: Applies the effects of events of the peer, in order; raises when one cannot be applied.
+Apply = Callable[[Transaction, Sequence[Event]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,9 +343,9 @@ class LinkTables:
         """Undo the statements of the block when an exception leaves it."""
         return self._tx.savepoint()
 
-    def apply(self, event: Event) -> None:
-        """Apply the effects of one event."""
-        self._apply(self._tx, event)
+    def apply(self, events: Sequence[Event]) -> None:
+        """Apply the effects of events, in order."""
+        self._apply(self._tx, events)
 
     def quarantine(self, segment: str, lane: Lane, row: Row, reason: str) -> None:
         """Keep an event that could not be applied."""

@@ -420,11 +420,12 @@ def decode(data: bytes) -> Event:
     if not isinstance(value, dict) or {name: type(one) for name, one in value.items()} != _TYPES:  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         raise BadRequestError("The event does not have exactly the fields of an event.")
     event = Event(**value)  # pyright: ignore[reportUnknownArgumentType] - checked just above
-    if event.clock not in set(ClockQuality):
+    if event.clock not in _QUALITIES:
         raise BadRequestError("The event's clock quality is not known.")
     return event
 
 
+_QUALITIES = frozenset(quality.value for quality in ClockQuality)
 _TYPES: Mapping[str, type] = {
     "id": str,
     "type": str,

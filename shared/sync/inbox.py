@@ -84,7 +84,7 @@ def accept(store: InboxTransaction, address: Address, batch: Batch) -> Acceptanc
             rejected.reason,
         )
     store.append(batch.segment, batch.lane, [arrival.row for arrival in arrivals])
-    quarantined = sum(not _applied(store, batch, arrival) for arrival in arrivals)
+    quarantined = _apply(store, batch, arrivals)
     head = Head(arrivals[-1].row.sequence, arrivals[-1].row.hash)
     store.set_in_cursor(batch.segment, batch.lane, head)
     return Acceptance(
@@ -183,22 +183,43 @@ def _require_open(store: InboxTransaction, batch: Batch) -> None:
         raise _fork(f"{place} lies past the end that segment {child.name} names.")
 
 
-def _applied(store: InboxTransaction, batch: Batch, arrival: _Arrival) -> bool:
-    """Apply one event; quarantine it if it can never be applied by this version."""
-    row, event = arrival
+def _apply(store: InboxTransaction, batch: Batch, arrivals: list[_Arrival]) -> int:
+    """Apply events, all at once; if one of them cannot be applied, each for itself.
+
+    What can never be applied by this version is quarantined. Gives how many that were.
+    """
+    if _trouble(store, arrivals) is None:
+        return 0
+    quarantined = 0
+    for arrival in arrivals:
+        if (error := _trouble(store, [arrival])) is not None:
+            store.quarantine(batch.segment, batch.lane, arrival.row, _reason(error))
+            quarantined += 1
+    return quarantined
+
+
+def _trouble(store: InboxTransaction, arrivals: list[_Arrival]) -> Exception | None:
+    """Apply events in one savepoint and give what was in the way; nothing of them is done then.
+
+    Lock and disk errors leave it: they are no fault of an event.
+    """
     try:
-        if event is None:
-            raise BadRequestError("The event cannot be read.")  # noqa: TRY301 - one quarantine
-        events.check(event)
-        if event.type != events.OPENED:
-            with store.savepoint():
-                store.apply(event)
+        effective = [event for event in map(_readable, arrivals) if event.type != events.OPENED]
+        with store.savepoint():
+            store.apply(effective)
     except Exception as error:
         if isinstance(error, TmaError) and error.kind is Kind.RETRYABLE:
             raise
-        store.quarantine(batch.segment, batch.lane, row, _reason(error))
-        return False
-    return True
+        return error
+    return None
+
+
+def _readable(arrival: _Arrival) -> Event:
+    """Give the event, of a type and with a body that this version knows. BadRequestError."""
+    if arrival.event is None:
+        raise BadRequestError("The event cannot be read.")
+    events.check(arrival.event)
+    return arrival.event
 
 
 def _reason(error: Exception) -> str:

@@ -245,8 +245,8 @@ class InboxTransaction(Protocol):
         """
         ...
 
-    def apply(self, event: Event) -> None:
-        """Apply the effects of one event of the peer; raises when it cannot be applied."""
+    def apply(self, events: Sequence[Event]) -> None:
+        """Apply the effects of events of the peer, in order; raises when one cannot be applied."""
         ...
 
     def quarantine(self, segment: str, lane: Lane, row: Row, reason: str) -> None:

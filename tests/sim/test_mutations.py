@@ -1,6 +1,6 @@
 """The simulator earns its trust: with one safeguard taken out, it must find a violation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -103,10 +103,11 @@ def _resurrecting_the_revoked(patch: pytest.MonkeyPatch) -> None:
     """Not a rule of sync, but of applying: the invariant must see it."""
     genuine = MemoryTransaction.apply
 
-    def apply(self: MemoryTransaction, event: Any) -> None:
-        genuine(self, event)
-        if event.type == "certificate.issued":
-            self.state.effects[f"status:{event.body['serial']}"] = "good"
+    def apply(self: MemoryTransaction, events: Sequence[Any]) -> None:
+        for event in events:
+            genuine(self, [event])
+            if event.type == "certificate.issued":
+                self.state.effects[f"status:{event.body['serial']}"] = "good"
 
     patch.setattr(MemoryTransaction, "apply", apply)
 

@@ -5,7 +5,7 @@ The simulator's store says what the port means; SQLite has to agree with it to t
 
 import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -31,7 +31,11 @@ class Tables(LinkTables):
     def __init__(self, tx: Transaction, outbox: Outbox, peer: str, world: World) -> None:
         self._world = world
         own = Own(reissue=lambda _tx: self._orders(world.central.state.orders))
-        super().__init__(tx, outbox, peer, lambda _, event: world.apply({}, event), own)
+        super().__init__(tx, outbox, peer, self._apply_all, own)
+
+    def _apply_all(self, _tx: Transaction, events: Sequence[Event]) -> None:
+        for event in events:
+            self._world.apply({}, event)
 
     def _orders(self, orders: dict[str, int]) -> None:
         for serial, number in sorted(orders.items()):

@@ -7,7 +7,7 @@ tested against what no honest gateway would say.
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -194,8 +194,8 @@ class Puppet:
 
         return await self.database.writer.run(unit) == 0
 
-    def _apply(self, _tx: Transaction, event: Event) -> None:
-        self.received.append(event)
+    def _apply(self, _tx: Transaction, events: Sequence[Event]) -> None:
+        self.received.extend(events)
 
     def _observe(self, _gateway: str, notice: Notice) -> None:
         if isinstance(notice, Stop):

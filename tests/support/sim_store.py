@@ -286,8 +286,9 @@ class MemoryTransaction(LinkTransaction):
             self.state.effects = before
             raise
 
-    def apply(self, event: Event) -> None:
-        self.apply_to(self.state.effects, event)
+    def apply(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self.apply_to(self.state.effects, event)
 
     def quarantine(self, segment: str, lane: Lane, row: Row, reason: str) -> None:
         del reason
