@@ -11,6 +11,9 @@ from shared.sync.events import Lane
 from shared.sync.inbox import Acceptance, Outcome
 from shared.sync.ports import Cursor, LinkTransaction
 
+#: Batches in one transaction: it holds the one writer, and its receipt opens the window again.
+_TOGETHER_MAX = 4
+
 Cursors = dict[tuple[str, Lane], Cursor]
 
 
@@ -31,7 +34,7 @@ class Receiver:
         self._limit = credit
         self._confirm = confirm
         self._refused = refused
-        self._waiting: list[tuple[Batch, int]] = []
+        self._waiting: list[Batch] = []
         self._running = 0  # bytes inside the transaction under way
 
     @property
@@ -39,17 +42,18 @@ class Receiver:
         """How many bytes the peer may have under way in all."""
         return self._limit
 
-    def take(self, batch: Batch, size: int) -> Effects:
-        """Queue an authentic batch of ``size`` bytes. What does not fit is sent again later."""
-        if self._running + sum(size for _, size in self._waiting) + size > self._limit:
+    def take(self, batch: Batch) -> Effects:
+        """Queue an authentic batch. What does not fit is sent again later."""
+        if self._running + _size(self._waiting) + batch.size > self._limit:
             return []
-        self._waiting.append((batch, size))
+        self._waiting.append(batch)
         return [] if self._running else self._next()
 
     def _next(self) -> Effects:
-        batches = [batch for batch, _ in self._waiting]
-        self._running = sum(size for _, size in self._waiting)
-        self._waiting.clear()
+        """Apply a few of those that wait, urgent ones first: a drain must not delay what is."""
+        order = sorted(self._waiting, key=lambda batch: batch.lane)
+        batches, self._waiting = order[:_TOGETHER_MAX], order[_TOGETHER_MAX:]
+        self._running = _size(batches)
         return [Run(partial(_accept_all, self._address, batches), self._accepted)]
 
     def _accepted(self, acceptances: list[Acceptance], now: Instant) -> Effects:
@@ -66,6 +70,10 @@ class Receiver:
                     Alarm(f"{one.quarantined} events of segment {one.segment} are quarantined.")
                 )
         return effects + (self._next() if self._waiting else [])
+
+
+def _size(batches: list[Batch]) -> int:
+    return sum(batch.size for batch in batches)
 
 
 def _accept_all(address: Address, batches: list[Batch], store: LinkTransaction) -> list[Acceptance]:

@@ -131,7 +131,7 @@ class _End:
 
     def _batch(self, payload: bytes) -> tuple[Batch, Effects]:
         batch = envelope.open_(payload, self._keys.find, self._from)
-        return batch, self._receiver.take(batch, len(payload))
+        return batch, self._receiver.take(batch)
 
     def _open(self, model: type[AnyMessage], kind: Kind, payload: bytes) -> AnyMessage:
         return model.open_(kind, payload, self._keys.find, self._from)

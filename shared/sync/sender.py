@@ -24,7 +24,7 @@ LaneName = tuple[str, Lane]
 
 @dataclass(frozen=True, slots=True)
 class _Flight:
-    """A batch that was sent and is not confirmed."""
+    """A batch that was sent and is not confirmed; ``size`` is that of its events, in bytes."""
 
     lane: LaneName
     last: int
@@ -133,11 +133,10 @@ class Sender:
         effects: Effects = []
         for batch in batches:
             lane = batch.segment, batch.lane
-            send = self._seal(batch)
             self._sent[lane] = Head(batch.last_sequence, batch.last_hash)
-            self._flights.append(_Flight(lane, batch.last_sequence, len(send.payload)))
+            self._flights.append(_Flight(lane, batch.last_sequence, batch.size))
             self._turn += batch.lane is Lane.NORMAL
-            effects.append(send)
+            effects.append(self._seal(batch))
         return effects + (self.wake(now) if batches or self._dirty else [])
 
     def _took(

@@ -2,10 +2,12 @@
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, select
@@ -15,12 +17,13 @@ from central.inventory.reads import Inventory
 from central.sync import books
 from central.sync.apply import Applier
 from central.sync.quarantine import drive_again
-from shared.kernel.errors import TmaError
+from shared.kernel.errors import TmaError, UntrustedError
 from shared.kernel.ids import serial_text
 from shared.store.database import Database
 from shared.store.schema import audit, certificate, conflict, gateway, grant_use, quarantine
 from shared.store.transaction import Transaction
 from shared.sync import events
+from shared.sync.events import Event
 from tests.support.pki_hierarchy import leaf_plan, root_authority, subject, subordinate
 from tests.support.store_clock import ManualClock
 from tests.support.store_databases import ListSink, open_database
@@ -74,12 +77,17 @@ _reports = st.lists(
 )
 
 
-async def _applied(reports: list[tuple[str, dict[str, Any]]]) -> tuple[Any, Any, Any, int]:
+async def _applied(
+    reports: list[tuple[str, dict[str, Any]]], together: Sequence[tuple[str, dict[str, Any]]] = ()
+) -> tuple[Any, Any, Any, int]:
+    """Apply reports one by one, then others as one batch; gives the effects."""
     with TemporaryDirectory() as folder:
         async with open_database(Path(folder) / "central.db") as database:
             await database.writer.run(_prepare)
             for type_name, body in reports:
                 await _apply(database, type_name, body)
+            batch = _events(together)
+            await database.writer.run(lambda tx: Applier("gw-1").apply_all(tx, batch))
             rows = await database.read(
                 select(certificate.c.serial, certificate.c.state, certificate.c.status)
                 .where(certificate.c.origin == "gw-1")
@@ -113,9 +121,16 @@ def _prepare(transaction: Transaction) -> None:
     transaction.execute(insert(grant_use), grant)
 
 
-async def _apply(database: Database, type_name: str, body: dict[str, Any]) -> None:
+def _events(reports: Sequence[tuple[str, dict[str, Any]]]) -> list[Event]:
     now = ManualClock().now()
-    event = events.create(type_name, body, actor="station:1", now=now, random=os.urandom)
+    return [
+        events.create(type_name, body, actor="station:1", now=now, random=os.urandom)
+        for type_name, body in reports
+    ]
+
+
+async def _apply(database: Database, type_name: str, body: dict[str, Any]) -> None:
+    [event] = _events([(type_name, body)])
     await database.writer.run(lambda transaction: Applier("gw-1").apply(transaction, event))
 
 
@@ -216,6 +231,23 @@ class _Explaining(Transaction):
             explain = f"EXPLAIN QUERY PLAN {sql}"
             self.plans |= {row[-1] for row in super().run_sql(explain, values, list)}
         return super().run_sql(sql, values, *rest)
+
+
+@settings(max_examples=15)
+@given(_reports)
+async def test_a_batch_has_the_effects_of_its_events(reports):
+    assert await _applied([], reports) == await _applied(reports)
+
+
+async def test_a_batch_with_one_event_that_cannot_be_applied_leaves_nothing_counted(tmp_path):
+    _kind, foreign = _issued(1)
+    batch = [_issued(0), ("certificate.issued", foreign | {"ca_id": "ff" * 20})]
+    async with open_database(tmp_path / "central.db") as database:
+        await database.writer.run(_prepare)
+        with pytest.raises(UntrustedError):
+            await database.writer.run(lambda tx: Applier("gw-1").apply_all(tx, _events(batch)))
+        assert (await Inventory(database).totals()).issued == 0
+        assert (await database.read(select(grant_use.c.used)))[0].used == 0
 
 
 async def test_no_effect_reads_all_certificates(tmp_path):

@@ -1,3 +1,4 @@
+import zlib
 from typing import Any
 
 import cbor2
@@ -43,8 +44,53 @@ def test_the_envelope_is_a_cose_sign1_of_the_written_form() -> None:
     assert cbor2.loads(protected) == {1: -7, 4: SIGNER.kid, 16: "tma-events"}
     assert unprotected == {}
     assert len(signature) == 64
-    names = "segment lane first_sequence count previous_hash last_hash backlog events"
-    assert set(cbor2.loads(payload)) == set(names.split())
+    names = "segment lane first_sequence count previous_hash last_hash backlog packed"
+    fields = cbor2.loads(payload)
+    assert set(fields) == set(names.split())
+    assert cbor2.loads(zlib.decompress(fields["packed"])) == _batch().events
+
+
+def test_what_goes_down_is_not_packed_for_older_gateways_cannot_read_it() -> None:
+    down = Address("gw-07", Direction.DOWN)
+    sealed = envelope.seal(_batch(), SIGNER, down)
+    assert "events" in cbor2.loads(cbor2.loads(sealed).value[2])
+    assert envelope.open_(sealed, _find, down) == _batch()
+
+
+def test_what_goes_up_unpacked_from_older_gateways_is_read() -> None:
+    plain = _Loose(value=_batch().model_dump()).seal(Kind.EVENTS, SIGNER, ADDRESS)
+    assert envelope.open_(plain, _find, ADDRESS) == _batch()
+
+
+_PACKED = zlib.compress(cbor2.dumps(_batch().events))
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"",
+        b"noise",
+        _PACKED[:-1],
+        _PACKED + b"\0",
+        zlib.compress(cbor2.dumps([bytes(limits.ENVELOPE_BYTES_MAX)])),
+        zlib.compress(bytes(64 * 1024 * 1024)),  # a bomb
+        zlib.compress(cbor2.dumps("no list")),
+        7,
+    ],
+)
+def test_a_signed_pack_that_is_none_is_refused(packed: Any) -> None:
+    fields = _batch().model_dump() | {"packed": packed}
+    del fields["events"]
+    wrong = _Loose(value=fields).seal(Kind.EVENTS, SIGNER, ADDRESS)
+    with pytest.raises(BadRequestError):
+        envelope.open_(wrong, _find, ADDRESS)
+
+
+def test_events_come_packed_or_plain_but_not_both() -> None:
+    fields = _batch().model_dump() | {"packed": _PACKED}
+    both = _Loose(value=fields).seal(Kind.EVENTS, SIGNER, ADDRESS)
+    with pytest.raises(BadRequestError):
+        envelope.open_(both, _find, ADDRESS)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,15 @@ from dataclasses import replace
 import pytest
 
 from shared.kernel.clock import ClockQuality, Instant
+from shared.sync import envelope, inbox
 from shared.sync.effects import Alarm, Contact, Effects, Online, Run, Send, Stop, parse_topic, topic
-from shared.sync.envelope import Address, Kind
-from shared.sync.events import Direction
+from shared.sync.envelope import Address, Batch, Kind
+from shared.sync.events import Direction, Lane
+from shared.sync.inbox import Outcome
 from shared.sync.lineage import Finding, Verdict
 from shared.sync.messages import Hello, Welcome
+from shared.sync.ports import NOTHING, Row
+from shared.sync.receiver import Receiver
 from shared.sync.replicator import CentralReplicator, GatewayReplicator
 from shared.sync.sender import WINDOW_BYTES
 from tests.support.sim_load import issue
@@ -19,6 +23,7 @@ from tests.support.sim_world import CENTRAL_KEYS, GATEWAY_KEYS
 
 START = Instant(1_800_000_000_000_000, 10**12, "boot", ClockQuality.NTP)
 INCARNATION = "0" * 32
+SEGMENT = "ab" * 16
 
 
 class Side:
@@ -124,8 +129,39 @@ def test_no_more_is_under_way_than_the_credit(sides: tuple[Side, Side]) -> None:
     for number in range(3_000):
         issue(gateway.tx, f"{number:032x}")
     sent = gateway.settle(gateway.end.wake(START))
-    size = sum(len(one.payload) for one in sent if isinstance(one, Send))
-    assert 50_000 < size < 130_000 < WINDOW_BYTES
+    address = Address(GATEWAY, Direction.UP)
+    batches = [
+        envelope.open_(one.payload, CENTRAL_KEYS.find, address)
+        for one in sent
+        if isinstance(one, Send)
+    ]
+    assert 50_000 < sum(batch.size for batch in batches) < 130_000 < WINDOW_BYTES
+
+
+def test_what_is_urgent_is_applied_before_batches_that_came_earlier() -> None:
+    ran: list[Batch] = []
+    receiver = Receiver(Address(GATEWAY, Direction.UP), WINDOW_BYTES, lambda *_: [], lambda *_: [])
+
+    def run(effects: Effects) -> Effects:
+        [effect] = effects
+        batches = effect.unit.args[1]
+        ran.extend(batches)
+        nothing = [inbox.Acceptance(SEGMENT, b.lane, Outcome.KNOWN, NOTHING) for b in batches]
+        return effect.then(nothing, START)
+
+    running = receiver.take(_empty(Lane.NORMAL, 1))
+    for number in range(2, 8):
+        assert receiver.take(_empty(Lane.NORMAL, number)) == []
+    assert receiver.take(_empty(Lane.URGENT, 1)) == []
+    while running:
+        running = run(running)
+    assert [(batch.lane, batch.first_sequence) for batch in ran] == [
+        (Lane.NORMAL, 1), (Lane.URGENT, 1), *((Lane.NORMAL, number) for number in range(2, 8)),
+    ]  # fmt: skip
+
+
+def _empty(lane: Lane, sequence: int) -> Batch:
+    return envelope.batch_of(SEGMENT, lane, bytes(32), [Row(sequence, b"", bytes(32), "")], 0)
 
 
 def test_what_is_not_confirmed_is_sent_again_and_less_and_less_often(
