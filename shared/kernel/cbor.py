@@ -4,8 +4,9 @@ cbor2 accepts duplicate keys and trailing bytes and sorts maps length-first (res
 what is decoded is encoded again and must be the same bytes. Map keys are text only.
 """
 
+from collections.abc import Iterable
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 
 import cbor2
 
@@ -50,11 +51,11 @@ def _require_text_keys(value: CborValue) -> None:
     """
     pending: list[Any] = [value]
     while pending:
-        item = pending.pop()
+        item: Any = pending.pop()
         if type(item) is dict:
             if not _TEXT.issuperset(map(type, item)):  # pyright: ignore[reportUnknownArgumentType]
                 raise BadRequestError("A map in the message has a key that is not text.")
-            item = item.values()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+            item = cast("dict[str, Any]", item).values()
         elif type(item) not in _CONTAINERS:
             continue
-        pending.extend(one for one in item if type(one) in _CONTAINERS)
+        pending.extend(one for one in cast("Iterable[Any]", item) if type(one) in _CONTAINERS)
