@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from central import config, question_console
 from central import console as orders
+from central.authority import console as authority_console
 from central.enrollment import cli as enrollment
 from central.identity import cli as identity
 from central.identity import oversight_cli as oversight
@@ -280,6 +281,7 @@ backup_console.add_commands(app, _ask, _Offline())
 app.add_typer(question_console.conflict_commands(_ask), name="conflict")
 app.add_typer(question_console.quarantine_commands(_ask), name="quarantine")
 policy_commands.add_commands(app, _ask)
+app.add_typer(authority_console.commands(_ask), name="ca")
 
 if __name__ == "__main__":
     main()

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import select
 
+from central.authority.hierarchy import Hierarchy
+from shared.issuance.ports import IssuingKey
 from shared.kernel.errors import NotFoundError
 from shared.policy.grant import Grant
 from shared.policy.profile import Profile
@@ -69,3 +71,24 @@ class CentralProfiles:
     def last_contact_us(self) -> int | None:
         """Central asks nobody."""
         return None
+
+
+class CentralKeys:
+    """Which CA signs what; implements ``shared.issuance.ports.IssuingKeys``."""
+
+    def __init__(self, hierarchy: Hierarchy, profiles: CentralProfiles) -> None:
+        """Take the CAs, and the profiles that may name one of them."""
+        self._hierarchy = hierarchy
+        self._profiles = profiles
+
+    def active(self, profile: str) -> IssuingKey:
+        """Give the CA that the profile names, else the one for everything.
+
+        Raises NotFoundError (no such profile), UnavailableError (no such CA issues now).
+        """
+        wanted = self._profiles.profile(profile).issuing_ca
+        return self._hierarchy.issuing if wanted is None else self._hierarchy.named(wanted)
+
+    def of(self, ca_id: str) -> IssuingKey:
+        """Give the key of one CA, also a retired one; raises NotFoundError."""
+        return self._hierarchy.of(ca_id)

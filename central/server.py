@@ -16,6 +16,8 @@ from central import backup, core
 from central import console as commands
 from central.admin import policy_pages
 from central.admin.routes import routes as admin_routes
+from central.authority import console as authority_console
+from central.authority.administration import Administration
 from central.authority.join import Joined, Joining
 from central.authority.join_routes import routes as join_routes
 from central.authority.renewals import Renewals
@@ -29,7 +31,7 @@ from central.enrollment.registry import Registry
 from central.enrollment.rest import routes as device_routes
 from central.founding import DIRECTIVE_KEY
 from central.inventory.reads import Inventory
-from central.issuing import CentralProfiles
+from central.issuing import CentralKeys, CentralProfiles
 from central.listeners import Listeners
 from central.operations import Operations
 from central.policy import console as policy_console
@@ -115,7 +117,7 @@ class Server:
         """Put the parts together; nothing listens yet. Use ``build``."""
         self._central = central
         database, clock = central.storage.database, central.clock
-        self._profiles = profiles
+        self._profiles, self._keys = profiles, CentralKeys(central.hierarchy, profiles)
         self._kept = Kept(database, central.vault.keyring)
         self._desk = Desk(central, signer)
         self._authenticator = self._desk.authenticator
@@ -123,7 +125,7 @@ class Server:
         self._registry = Registry(database, lambda: profiles.all, exchange_key)
         self._issuance = IssuanceService(
             profiles=profiles,
-            keys=central.hierarchy,
+            keys=self._keys,
             ledger=central.ledger,
             clock=clock,
             random=os.urandom,
@@ -160,6 +162,7 @@ class Server:
         self._sync_view = SyncView(database, self._inventory, self._listener, self._backups, clock)
         self._questions = Questions(central, self._inventory, self._authenticator)
         self._authoring = Authoring(database, clock, profiles.refresh)
+        self._administration = self._make_administration()
         self._operations = Operations(
             central,
             joining=self._joining,
@@ -170,6 +173,19 @@ class Server:
             authenticator=self._authenticator,
             approvals=self._desk.approvals,
             random=os.urandom,
+        )
+
+    def _make_administration(self) -> Administration:
+        central = self._central
+        return Administration(
+            central.hierarchy,
+            database=central.storage.database,
+            vault=central.vault,
+            status=central.status,
+            organization=central.settings.authority.organization,
+            clock=central.clock,
+            random=os.urandom,
+            accept=self._listeners.accept,
         )
 
     @classmethod
@@ -245,6 +261,7 @@ class Server:
             *backup_console.routes(self._backups),
             *enrollment_console.routes(self._enrollment),
             *self._desk.console_routes(),
+            *authority_console.routes(self._administration),
         ]
 
     def _endpoints(self) -> list[Endpoint]:
@@ -299,7 +316,7 @@ class Server:
             refusals=central.ledger,
             reads=central.reads,
             kept=self._kept,
-            keys=central.hierarchy,
+            keys=self._keys,
             authenticator=self._authenticator,
             clock=central.clock,
             profiles=self._profiles.listed,
@@ -362,7 +379,7 @@ class Server:
             rules=self._registry.rules,
             clock=central.clock,
             profile=self._profiles.profile,
-            chain=lambda profile: central.hierarchy.active(profile).issuer.chain,
+            chain=lambda profile: self._keys.active(profile).issuer.chain,
         )
 
     async def _health(self) -> Mapping[str, Any]:

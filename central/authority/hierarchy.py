@@ -1,4 +1,4 @@
-"""Central's CAs with their keys: root, fleet CA, issuing CA, and the transport root beside them."""
+"""Central's CAs, at any depth, with their keys; and what makes the first ones."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from central.authority import plans
 from shared.hsm.software import SoftwareIssuingKey
 from shared.issuance.ports import IssuingKey, Priority, Purpose
 from shared.kernel.clock import utc_us_of
-from shared.kernel.errors import NotFoundError
+from shared.kernel.errors import NotFoundError, UnavailableError
 from shared.kernel.ids import Random, random_serial, serial_text
 from shared.pki import algorithms, certificates, keys
 from shared.pki.certificates import Issuer
@@ -27,64 +27,134 @@ from shared.store.vault import Vault
 #: Origin of what central issues to itself and to gateways: it is inventoried, but counted apart.
 INFRASTRUCTURE = "_central"
 
-ROOT, FLEET, ISSUING, TRANSPORT = "root", "fleet", "issuing", "transport_root"
-_OWN = select(ca).where(ca.c.kind.in_((ROOT, FLEET, ISSUING, TRANSPORT)), ca.c.state == "active")
+#: Kinds of CAs. A sub CA certifies CAs only; a foreign one is trusted, its key is elsewhere.
+ROOT, SUB, FLEET, ISSUING, TRANSPORT = "root", "sub", "fleet", "issuing", "transport_root"
+GATEWAY, FOREIGN = "gateway", "foreign"
+#: Issues; keeps its status only.
+ACTIVE, RETIRED = "active", "retired"
+
+_ALL = select(ca).order_by(ca.c.created_at)
 _OF_GATEWAY = select(ca.c.ca_id).where(ca.c.gateway == bindparam("owner"))
 
 
-@dataclass(frozen=True, slots=True)
 class Hierarchy:
-    """The keys of central's own CAs; implements ``shared.issuance.ports.IssuingKeys``."""
+    """Every CA that central knows, and the keys of its own; ``refresh`` follows the database."""
 
-    root: SoftwareIssuingKey
-    fleet: SoftwareIssuingKey
-    issuing: SoftwareIssuingKey
-    transport: SoftwareIssuingKey
+    def __init__(self, database: Database, vault: Vault, status_url: str) -> None:
+        """Take where CAs and keys lie; use ``load``."""
+        self._database = database
+        self._vault = vault
+        self._status_url = status_url
+        self._keys: dict[str, SoftwareIssuingKey] = {}
+        self.rows: dict[str, Any] = {}  # oldest first
 
     @classmethod
     async def load(cls, database: Database, vault: Vault, status_url: str) -> Self:
         """Unwrap the keys; raises NotFoundError before ``tma-central init``."""
-        rows = {row.kind: row for row in await database.read(_OWN)}
-        if ROOT not in rows:
+        loaded = cls(database, vault, status_url)
+        await loaded.refresh()
+        if not any(row.kind == TRANSPORT for row in loaded.rows.values()):
             raise NotFoundError("This central has no CAs yet.", remedy="Run `tma-central init`.")
+        return loaded
 
-        async def key(kind: str, *parents: bytes) -> SoftwareIssuingKey:
-            row = rows[kind]
-            issuer = issuer_of(row.der, parents, status_url if kind != TRANSPORT else None)
-            return SoftwareIssuingKey(issuer, await vault.private_key(_key_name(row.ca_id)))
+    async def refresh(self) -> None:
+        """Take over what the database says; keys that are known are not unwrapped again."""
+        self.rows = {row.ca_id: row for row in await self._database.read(_ALL)}
+        keys_now: dict[str, SoftwareIssuingKey] = {}
+        for ca_id, row in self.rows.items():
+            if row.key_uri is None or row.state not in {ACTIVE, RETIRED}:
+                continue
+            chain = (row.der, *self.parents(row.parent_id))
+            known = self._keys.get(ca_id)
+            if known is None or known.issuer.chain != chain:
+                url = self._status_url if row.kind != TRANSPORT else None
+                private_key = await self._vault.private_key(key_name(ca_id))
+                issuer = issuer_of(row.der, chain[1:], url, role=row.kind)
+                known = SoftwareIssuingKey(issuer, private_key)
+            keys_now[ca_id] = known
+        self._keys = keys_now
 
-        root = await key(ROOT)
-        return cls(
-            root=root,
-            fleet=await key(FLEET, *root.issuer.chain),
-            issuing=await key(ISSUING, rows[FLEET].der, rows[ROOT].der),
-            transport=await key(TRANSPORT),
+    def parents(self, ca_id: str | None) -> list[bytes]:
+        """Certificates (DER) from a CA up to its root."""
+        chain: list[bytes] = []
+        while ca_id is not None and (row := self.rows.get(ca_id)) is not None:
+            chain.append(row.der)
+            ca_id = row.parent_id
+        return chain
+
+    def newest(self, kind: str, tenant: str = "") -> SoftwareIssuingKey:
+        """Give the youngest active CA of a kind, of the tenant or else of nobody in particular.
+
+        Raises UnavailableError when there is none.
+        """
+        for owner in dict.fromkeys((tenant, "")):
+            for ca_id in reversed(self.rows):
+                row = self.rows[ca_id]
+                mine = (row.kind, row.tenant or "", row.state) == (kind, owner, ACTIVE)
+                if mine and ca_id in self._keys:
+                    return self._keys[ca_id]
+        raise UnavailableError(
+            f"No CA of the kind {kind} can issue now.",
+            remedy=f"Create one: `tma-central ca create NAME --kind {kind}`.",
         )
 
     @property
+    def root(self) -> SoftwareIssuingKey:
+        """The root above the CAs that are used unless another one is named."""
+        return self.of(self._root_of(self.fleet.issuer.ca_id))
+
+    @property
+    def fleet(self) -> SoftwareIssuingKey:
+        """The CA that certifies gateways."""
+        return self.newest(FLEET)
+
+    @property
+    def issuing(self) -> SoftwareIssuingKey:
+        """The CA that issues what names no other one."""
+        return self.newest(ISSUING)
+
+    @property
+    def transport(self) -> SoftwareIssuingKey:
+        """The root of the link."""
+        return self.newest(TRANSPORT)
+
+    @property
     def own(self) -> tuple[SoftwareIssuingKey, ...]:
-        """All of them: each keeps a CRL."""
-        return self.root, self.fleet, self.issuing, self.transport
+        """All CAs whose keys are here: each keeps a CRL."""
+        return tuple(self._keys.values())
 
     @property
     def public(self) -> tuple[SoftwareIssuingKey, ...]:
         """Those that relying parties ask about; the transport is a matter of central only."""
-        return self.root, self.fleet, self.issuing
+        return tuple(key for ca_id, key in self._keys.items() if self.rows[ca_id].kind != TRANSPORT)
 
-    def active(self, profile: str) -> IssuingKey:
-        """Give the issuing CA: what central issues itself comes from it, whatever the profile."""
-        del profile
-        return self.issuing
+    def find(self, ca_id: str) -> SoftwareIssuingKey | None:
+        """Give the key of a CA, None if it is not here."""
+        return self._keys.get(ca_id)
 
-    def of(self, ca_id: str) -> IssuingKey:
-        """Find the key of one of central's CAs; raises NotFoundError."""
-        for key in self.own:
-            if key.issuer.ca_id == ca_id:
-                return key
-        raise NotFoundError(f"The key of the CA {ca_id} is not at central.")
+    def of(self, ca_id: str) -> SoftwareIssuingKey:
+        """Give the key of one of central's CAs; raises NotFoundError."""
+        key = self._keys.get(ca_id)
+        if key is None:
+            raise NotFoundError(f"The key of the CA {ca_id} is not at central.")
+        return key
+
+    def named(self, wanted: str) -> SoftwareIssuingKey:
+        """Give the active CA that a profile names, by id or kind; raises UnavailableError."""
+        row = self.rows.get(wanted)
+        if row is not None and row.state == ACTIVE and wanted in self._keys:
+            return self._keys[wanted]
+        return self.newest(wanted)
+
+    def _root_of(self, ca_id: str) -> str:
+        while (parent := self.rows[ca_id].parent_id) is not None:
+            ca_id = parent
+        return ca_id
 
 
-def issuer_of(der: bytes, parents: Sequence[bytes], status_url: str | None) -> Issuer:
+def issuer_of(
+    der: bytes, parents: Sequence[bytes], status_url: str | None, *, role: str = ISSUING
+) -> Issuer:
     """Make an issuer of a CA certificate; ``parents`` are DER from its own issuer to the root.
 
     Without ``status_url`` its certificates point nowhere: nobody asks about transport identities.
@@ -92,7 +162,7 @@ def issuer_of(der: bytes, parents: Sequence[bytes], status_url: str | None) -> I
     certificate = x509.load_der_x509_certificate(der)
     ca_id = keys.ca_id(keys.of_ca(certificate))
     if status_url is None:
-        return Issuer(ca_id, certificate, (der, *parents))
+        return Issuer(ca_id, certificate, (der, *parents), role=role)
     return Issuer(
         ca_id,
         certificate,
@@ -100,6 +170,7 @@ def issuer_of(der: bytes, parents: Sequence[bytes], status_url: str | None) -> I
         crl_urls=(f"{status_url}/crl/{ca_id}.crl",),
         ocsp_urls=(f"{status_url}/ocsp",),
         ca_urls=(f"{status_url}/ca/{ca_id}.cer",),
+        role=role,
     )
 
 
@@ -223,6 +294,8 @@ def store_authority(
     parent_id: str | None,
     gateway: str | None = None,
     issue_until_us: int | None = None,
+    tenant: str = "",
+    is_foreign: bool = False,
 ) -> str:
     """Add a CA, and inventory its certificate if another CA issued it; gives its id."""
     issuer = issuer_of(der, (), None)
@@ -233,15 +306,16 @@ def store_authority(
         "parent_id": parent_id,
         "gateway": gateway,
         "der": der,
-        "key_uri": None if gateway else f"vault:{_key_name(issuer.ca_id)}",
+        "key_uri": None if gateway or is_foreign else f"vault:{key_name(issuer.ca_id)}",
         "state": "active",
         "issue_until": issue_until_us,
         "not_after": issuer.limits.not_after_us,
         "crl_number": 0,
         "created_at": transaction.now.utc_us,
+        "tenant": tenant or None,
     }
     transaction.execute(insert(ca), row)
-    if parent_id is not None:
+    if parent_id is not None and not is_foreign:
         record(transaction, parent_id, der, "ca")
     return issuer.ca_id
 
@@ -258,7 +332,7 @@ def store_new(transaction: Transaction, vault: Vault, made: Sequence[NewAuthorit
         ca_id = store_authority(
             transaction, kind=new.kind, name=new.name, der=new.der, parent_id=new.parent_id
         )
-        vault.keep_key(transaction, _key_name(ca_id), new.private_key)
+        vault.keep_key(transaction, key_name(ca_id), new.private_key)
 
 
 def record(transaction: Transaction, issuer_id: str, der: bytes, purpose: str) -> None:
@@ -294,5 +368,6 @@ def not_after_us(der: bytes) -> int:
     return utc_us_of(x509.load_der_x509_certificate(der).not_valid_after_utc)
 
 
-def _key_name(ca_id: str) -> str:
+def key_name(ca_id: str) -> str:
+    """Name the vault's row with the key of a CA."""
     return f"ca/{ca_id}"

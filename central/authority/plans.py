@@ -1,10 +1,11 @@
 """What the certificates say that central issues to itself and to gateways. Pure."""
 
+from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from shared.kernel.clock import US_PER_SECOND
-from shared.pki import certificates, names
-from shared.pki.plan import AltName, AltNameKind, NameAttribute, Plan
+from shared.pki import certificates, keys, names
+from shared.pki.plan import NO_EXPIRY_US, AltName, AltNameKind, NameAttribute, Plan
 
 _COMMON_NAME = names.COMMON_NAME
 _DAY_US = 24 * 3600 * US_PER_SECOND
@@ -17,14 +18,37 @@ _SERVER_AUTH = ExtendedKeyUsageOID.SERVER_AUTH.dotted_string
 
 
 def authority(
-    common_name: str, organization: str, public_key: bytes, *, path_length: int, now_us: int
+    common_name: str,
+    organization: str,
+    public_key: bytes,
+    *,
+    path_length: int,
+    now_us: int,
+    not_after_us: int = NO_EXPIRY_US,
 ) -> Plan:
-    """Plan a CA without expiry: it must outlive the IDevIDs below it."""
+    """Plan a CA; unless asked for, without expiry: it must outlive the IDevIDs below it."""
     return certificates.ca_plan(
         _subject(common_name, organization),
         public_key,
         path_length=path_length,
         not_before_us=_start_us(now_us),
+        not_after_us=_second(not_after_us),
+    )
+
+
+def cross(subject: bytes, *, now_us: int, not_after_us: int) -> Plan:
+    """Plan another certificate for a CA (DER): its name, its key, its path length.
+
+    Raises BadRequestError when its name or key is of a kind that is not certified here.
+    """
+    certificate = x509.load_der_x509_certificate(subject)
+    basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    return certificates.ca_plan(
+        names.decode_name(certificate.subject),
+        keys.spki(keys.of_ca(certificate)),
+        path_length=basic.path_length or 0,
+        not_before_us=_start_us(now_us),
+        not_after_us=_second(not_after_us),
     )
 
 
@@ -100,6 +124,10 @@ def _subject(common_name: str, organization: str) -> tuple[NameAttribute, ...]:
         NameAttribute(names.BY_NAME["organization_name"].oid.dotted_string, organization),
         NameAttribute(_COMMON_NAME, common_name),
     )
+
+
+def _second(utc_us: int) -> int:
+    return utc_us // US_PER_SECOND * US_PER_SECOND
 
 
 def _start_us(now_us: int) -> int:

@@ -62,7 +62,7 @@ class CentralValidation:
         self._database = database
         self._reads = PublicReads(database)
         self._vault = vault
-        self._own = {key.issuer.ca_id: key for key in hierarchy.public}
+        self._hierarchy = hierarchy
         self._clock = clock
         self._random = random
         self._responders: dict[str, Responder] = {}
@@ -93,7 +93,7 @@ class CentralValidation:
         known = self._responders.get(ca_id)
         if known is not None and not self._stale(known):
             return known
-        own = self._own.get(ca_id)
+        own = self._hierarchy.find(ca_id)
         made = await (self._certified(own) if own else self._pinned(ca_id))
         if made is not None:
             self._responders[ca_id] = made
@@ -140,7 +140,7 @@ class CentralValidation:
         return self._clock.now().utc_us >= (begin + end) // 2
 
     def _unlisted(self, ca_id: str, owner: Any) -> State:
-        if ca_id in self._own:
+        if self._hierarchy.find(ca_id) is not None:
             return self._never_issued
         trusted = owner is not None and owner.state == "active" and owner.gateway_state == "active"
         return State.GOOD if trusted else State.UNKNOWN

@@ -151,7 +151,7 @@ def _check_content(
     authority: Authority,
 ) -> None:
     if purpose is Purpose.CA:
-        _check_ca(extensions, authority)
+        _check_ca(certificate, extensions, authority)
         return
     _check_end_entity(extensions)
     usages = _extension(extensions, x509.ExtendedKeyUsage)
@@ -177,12 +177,19 @@ def _check_end_entity(extensions: x509.Extensions) -> None:
         raise ForbiddenError("An end-entity certificate must not allow to sign for a CA.")
 
 
-def _check_ca(extensions: x509.Extensions, authority: Authority) -> None:
+def _check_ca(
+    certificate: x509.Certificate, extensions: x509.Extensions, authority: Authority
+) -> None:
+    """Let a CA below be less deep only, but not count a self-issued one, which is a roll-over's.
+
+    RFC 5280 §4.2.1.9 leaves self-issued certificates out of the path length.
+    """
     constraints = _extension(extensions, x509.BasicConstraints)
     if constraints is None or not constraints.ca:
         raise ForbiddenError("The certificate of a CA must say CA:TRUE.")
     limit, length = authority.path_length, constraints.path_length
-    if limit is not None and (length is None or length >= limit):
+    most = limit if limit is None or certificate.subject == certificate.issuer else limit - 1
+    if most is not None and (length is None or length > most):
         raise ForbiddenError(f"The path length of a CA below this one must be less than {limit}.")
 
 

@@ -357,6 +357,7 @@ class IssuanceService:
             issuer=issuer.limits,
             last_contact_us=self._profiles.last_contact_us(),
             ca_id=issuer.ca_id,
+            ca_role=issuer.role,
             path_length=issuer.path_length,
             rules=self._profiles.rules(),
         )

@@ -21,7 +21,8 @@ from shared.pki.keys import PublicKey
 from shared.pki.plan import NO_EXPIRY_US, NameAttribute, Plan
 from shared.pki.signed import tlv
 
-_KEY_USAGE_BITS = (
+#: The bits of KeyUsage by name (RFC 5280 §4.2.1.3), as plans name them.
+KEY_USAGE_BITS = (
     "digital_signature",
     "content_commitment",
     "key_encipherment",
@@ -55,8 +56,9 @@ class Issuer:
     """A CA as its certificates show it; what they all have in common is computed once.
 
     ``chain`` holds DER certificates from this CA to the root. ``issue_until_us`` None means until
-    the CA's end, ``signature`` None that it signs as ``algorithms.of_issuer`` says. Raises
-    IntegrityError when ``ca_id`` is not that of the certificate's key.
+    the CA's end, ``signature`` None that it signs as ``algorithms.of_issuer`` says. ``role`` is
+    what the CA is to this box: profiles may name it. Raises IntegrityError when ``ca_id`` is not
+    that of the certificate's key.
     """
 
     ca_id: str
@@ -67,6 +69,7 @@ class Issuer:
     ca_urls: tuple[str, ...] = ()
     issue_until_us: int | None = None
     signature: SignatureAlgorithm | None = None
+    role: str = "issuing"
 
     def __post_init__(self) -> None:
         """Check that name and certificate belong together."""
@@ -275,7 +278,7 @@ def _usage_extensions(
     no_check: bool,
 ) -> bytes:
     """Encode what all certificates of a profile have in common."""
-    usage = x509.KeyUsage(**{bit: bit in key_usage for bit in _KEY_USAGE_BITS})
+    usage = x509.KeyUsage(**{bit: bit in key_usage for bit in KEY_USAGE_BITS})
     constraints = x509.BasicConstraints(ca_path_length is not None, ca_path_length)
     extensions = encode_extension(constraints, critical=True) + encode_extension(
         usage, critical=True

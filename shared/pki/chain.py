@@ -67,7 +67,8 @@ def _issued(issuer: x509.Certificate, path: list[x509.Certificate], moment: date
     return (
         path[-1].issuer == issuer.subject
         and _in_force(issuer, moment)
-        and _may_certify(issuer, len(path) - 1)
+        # Self-issued ones, of a roll-over, do not count (RFC 5280 §4.2.1.9).
+        and _may_certify(issuer, sum(one.subject != one.issuer for one in path[1:]))
         and _signed(path[-1], issuer)
     )
 

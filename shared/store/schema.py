@@ -19,6 +19,13 @@ from shared.store.columns import integer as _int
 from shared.store.columns import key as _key
 from shared.store.columns import metadata
 from shared.store.columns import text as _text
+from shared.store.schema_authority import (
+    access_rule,
+    ca_request,
+    cross_certificate,
+    gateway_line,
+    renewal,
+)
 from shared.store.schema_people import (
     api_token,
     approval,
@@ -31,7 +38,8 @@ from shared.store.schema_people import (
     user_certificate,
 )
 
-#: Tables that stand in a file of their own and are imported from here like all others.
+#: Tables that stand in files of their own and are imported from here like all others.
+AUTHORITY = (access_rule, ca_request, cross_certificate, gateway_line, renewal)
 PEOPLE = (
     api_token,
     approval,
@@ -56,7 +64,8 @@ NOT_GOOD = text("status <> 'good'")
 #: The condition of the index by origin: a gateway, where all is its own, does not pay for it.
 REPORTED = text("origin <> ''")
 
-#: CAs this box knows. kind: root, fleet, gateway, transport_root. state: active, retired, ended.
+#: CAs this box knows. kind: root, sub, fleet, issuing, gateway, transport_root, or foreign: it is
+#: trusted, but its key is elsewhere. state: active, retired, ended.
 ca = Table(
     "ca",
     metadata,
@@ -429,29 +438,6 @@ gateway = Table(
     _blob("next_exchange_key", null=True),
     _text("next_transport_serial", null=True),
 )
-
-#: What gateways asked to be certified and what is not signed yet. kind: identity, authority.
-renewal = Table(
-    "renewal",
-    metadata,
-    _key("gateway"),
-    _key("kind"),
-    _blob("document"),  # CBOR: names to DER SubjectPublicKeyInfos whose possession is proven
-    _int("requested_at"),
-)
-
-#: Aliases, requesters and manufacturers (shared.policy.access), each a JSON document.
-access_rule = Table(
-    "access_rule",
-    metadata,
-    _key("kind"),
-    _key("name"),
-    _text("document"),
-    _int("updated_at"),
-)
-
-#: Which lines a gateway serves; one without any serves the line of its own name.
-gateway_line = Table("gateway_line", metadata, _key("gateway"), _key("line"))
 
 conflict = Table(
     "conflict",
