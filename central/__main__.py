@@ -17,7 +17,7 @@ from central.identity import cli as identity
 from central.identity import oversight_cli as oversight
 from central.policy import commands as policy_commands
 from shared.pki.key_types import KeyType
-from shared.web import backup_console, console, terminal
+from shared.web import backup_console, console, revocation_console, terminal
 from shared.web.backup_console import Note
 from shared.web.terminal import AsJson, OutputOption, out, show
 
@@ -278,6 +278,7 @@ def _ask(
 
 
 backup_console.add_commands(app, _ask, _Offline())
+revocation_console.add_commands(app, _ask)
 app.add_typer(question_console.conflict_commands(_ask), name="conflict")
 app.add_typer(question_console.quarantine_commands(_ask), name="quarantine")
 policy_commands.add_commands(app, _ask)

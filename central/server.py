@@ -53,19 +53,21 @@ from shared.enroll.rest.explain_console import Explain
 from shared.enroll.rest.explaining import explain
 from shared.enroll.rest.ports import RestPorts
 from shared.enroll.rest.routes import routes as rest_routes
+from shared.issuance.mass_revocation import MassRevocation
 from shared.issuance.service import IssuanceService
 from shared.kernel.errors import ConflictError
 from shared.pki import keys
 from shared.pki.ocsp import never_issued_state
 from shared.store.devices import Devices
 from shared.store.kept import Kept
+from shared.store.operations import SqlOperations
 from shared.sync.envelope import Signer
 from shared.sync.join import spki_hash
 from shared.system.processes import hold_lock
 from shared.system.steady import repeat
 from shared.validation.answers import Answers
 from shared.validation.routes import routes as validation_routes
-from shared.web import app, backup_console, console, metrics
+from shared.web import app, backup_console, console, metrics, revocation_console
 from shared.web.app import Endpoint
 from shared.web.pages import Pages
 from shared.web.throttle import Throttle
@@ -131,6 +133,7 @@ class Server:
             random=os.urandom,
             devices=self._devices,
         )
+        self._mass_revocation = self._make_mass_revocation()
         self._inventory = Inventory(database, partial(backup.alarm, central.settings, clock))
         self._validation = _validation(central)
         self._answers = Answers(clock)
@@ -220,6 +223,7 @@ class Server:
                     self._listener.run(),
                     self._answers.run(),
                     repeat("CRLs are signed", self._sign_crls),
+                    repeat("Many are revoked by one order", self._mass_revocation.step),
                     repeat("What was kept for retries is forgotten", self._forget_kept),
                     repeat("Open requests are finished", self._finish_open),
                     repeat("What gateways ask for is certified", self._renew_gateways),
@@ -259,6 +263,7 @@ class Server:
             *commands.routes(self._operations),
             *policy_console.routes(self._authoring, self._explain),
             *backup_console.routes(self._backups),
+            *revocation_console.routes(self._mass_revocation),
             *enrollment_console.routes(self._enrollment),
             *self._desk.console_routes(),
             *authority_console.routes(self._administration),
@@ -313,6 +318,7 @@ class Server:
         return RestPorts(
             issuance=self._issuance,
             status=central.status,
+            mass_revocation=self._mass_revocation,
             refusals=central.ledger,
             reads=central.reads,
             kept=self._kept,
@@ -323,6 +329,10 @@ class Server:
             health=self._health,
             sync=self._sync_view.shown,
         )
+
+    def _make_mass_revocation(self) -> MassRevocation:
+        operations = SqlOperations(self._central.storage.database)
+        return MassRevocation(operations, self._central.status, self._authenticator.forget)
 
     def _make_renewals(self) -> Renewals:
         central = self._central

@@ -12,7 +12,7 @@ from gateway import config
 from gateway import console as orders
 from gateway.snapshot import LineState, local_text
 from gateway.version import VERSION
-from shared.web import backup_console, console, explain_console, terminal
+from shared.web import backup_console, console, explain_console, revocation_console, terminal
 from shared.web.backup_console import Note
 from shared.web.terminal import AsJson, OutputOption, out, show
 
@@ -266,6 +266,7 @@ def _print_certificate(certificate: dict[str, str]) -> None:
 
 
 backup_console.add_commands(app, _ask, _Offline())
+revocation_console.add_commands(app, _ask)
 explain_console.add_command(profile_app, _ask)
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from aiohttp.web import AbstractRouteDef
 
-from gateway import backup, commands, monitor
+from gateway import backup, commands, monitor, revoking
 from gateway.authority_renewal import AuthorityRenewal
 from gateway.ca_cache import Rules
 from gateway.central_responder import CentralResponder
@@ -41,14 +41,13 @@ from shared.enroll.rest.ports import RestPorts
 from shared.enroll.rest.routes import routes as rest_routes
 from shared.hsm.client import HsmClient
 from shared.issuance.service import IssuanceService
-from shared.issuance.status import CrlSchedule, StatusService
+from shared.issuance.status import StatusService
 from shared.kernel.clock import US_PER_SECOND, ClockQuality
 from shared.kernel.errors import TmaError
 from shared.pki.ocsp import never_issued_state
 from shared.store import pruning
 from shared.store.access import Access
 from shared.store.backups import Backups
-from shared.store.crls import SqlCrls
 from shared.store.database import Database
 from shared.store.kept import Kept
 from shared.store.ledger import SqlLedger
@@ -276,7 +275,17 @@ class Agent:
         await self._link.accept(self._ground.identity.answer.envelopes)
         await self._authorities.load()
         await self._rules.load()
-        self._status = self._status_service()
+        self._status = revoking.status_service(
+            self._ground.database,
+            self._ground.outbox,
+            ledger=self._ledger,
+            authorities=self._authorities,
+            rules=self._rules,
+            clock=self._ground.clock,
+        )
+        self._mass_revocation = revoking.mass_revocation(
+            self._ground.database, self._status, self._authenticator.forget
+        )
         await self._responders.load()
         await self._web_identity.load()
         await self._enrollment.load(self._web_identity.machines)
@@ -330,6 +339,7 @@ class Agent:
             repeat("The clock is judged", self._judge_clock),
             repeat("The last contact is noted", self._rules.step),
             repeat("CRLs are signed", self._sign_crls),
+            repeat("Many are revoked by one order", self._mass_revocation.step),
             repeat("What was kept for retries is forgotten", self._forget_kept),
             repeat("Open requests are finished", self._finish_open),
             repeat("The rate of replication is measured", self._sync_view.step),
@@ -362,6 +372,7 @@ class Agent:
         return RestPorts(
             issuance=self._issuance,
             status=self._status,
+            mass_revocation=self._mass_revocation,
             refusals=self._ledger,
             reads=self._reads,
             kept=self._kept,
@@ -385,20 +396,8 @@ class Agent:
             clock=self._ground.clock,
             random=os.urandom,
         )
-        return console_routes(operator, self._issuance, self._rules, self._backups)
-
-    def _status_service(self) -> StatusService:
-        """CRLs must outlive the time that the grant allows without contact (design.md §4)."""
-        grant = self._rules.known_grant
-        offline_s = (grant.last_contact_max_s or 0) if grant else 0
-        schedule = CrlSchedule()
-        return StatusService(
-            keys=self._authorities,
-            ledger=self._ledger,
-            crls=SqlCrls(self._ground.database, self._ground.outbox),
-            clock=self._ground.clock,
-            ca_ids=[key.issuer.ca_id for key in self._authorities.own],
-            schedule=replace(schedule, lifetime_s=max(schedule.lifetime_s, 2 * offline_s)),
+        return console_routes(
+            operator, self._issuance, self._rules, self._backups, self._mass_revocation
         )
 
     async def _wait_for_token(self) -> None:

@@ -33,6 +33,16 @@ REASONS = (
 )
 
 
+def require_reason(reason: str) -> None:
+    """Raise BadRequestError for what is no reason of a revocation."""
+    if reason not in REASONS:
+        raise BadRequestError(
+            f"“{reason}” is no revocation reason.",
+            remedy=f"Use one of: {', '.join(REASONS)}.",
+            pointer="/data/attributes/reason",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class CrlSchedule:
     """When CRLs are signed and how long they hold, in seconds.
@@ -101,12 +111,7 @@ class StatusService:
 
         Raises BadRequestError (unknown reason), NotFoundError, UnavailableError.
         """
-        if reason not in REASONS:
-            raise BadRequestError(
-                f"“{reason}” is no revocation reason.",
-                remedy=f"Use one of: {', '.join(REASONS)}.",
-                pointer="/data/attributes/reason",
-            )
+        require_reason(reason)
         record = await self._ledger.revoke(ca_id, serial, reason, actor)
         self.request_crl(ca_id)
         return record
@@ -124,6 +129,11 @@ class StatusService:
         record = await self._ledger.release_hold(ca_id, serial, hold_id, actor)
         self.request_crl(ca_id)
         return record
+
+    @property
+    def ca_ids(self) -> Sequence[str]:
+        """The CAs whose CRLs are signed here."""
+        return self._ca_ids
 
     def add_ca(self, ca_id: str) -> None:
         """Keep this CA's CRL fresh too, starting with an (empty) one at once."""

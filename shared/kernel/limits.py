@@ -13,6 +13,8 @@ METADATA_VALUE_CHARS_MAX = 256
 DEVICE_ID_CHARS_MAX = 64
 IDEMPOTENCY_KEY_CHARS_MAX = 128
 PAGE_ROWS_MAX = 500
+#: Device ids or serial numbers in one revocation by query.
+SELECTION_NAMES_MAX = 1_000
 EVENT_BYTES_MAX = 128 * 1024
 #: Events that carry one large CRL: 64 MiB, some 1.5 million entries.
 CRL_PARTS_MAX = 512

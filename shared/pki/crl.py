@@ -18,6 +18,7 @@ REASONS = frozenset(_REASONS)
 _VERSION_2 = bytes.fromhex("020101")
 _EXTENSIONS_TAG = 0xA0
 _DAY_S = 24 * 3600
+_LARGEST_SERIAL = 2**128 - 1
 _UNSPECIFIED = x509.ReasonFlags.unspecified.name
 
 
@@ -37,6 +38,12 @@ def reason_flag(reason: str) -> x509.ReasonFlags:
             f"The reason {reason!r} is not known; use one of {', '.join(sorted(REASONS))}."
         )
     return flag
+
+
+def entry_bytes(reason: str) -> int:
+    """Give how much an entry with this reason adds to a CRL; raises BadRequestError."""
+    (encoded,) = _encoded([CrlEntry(_LARGEST_SERIAL, 0, reason)])
+    return len(encoded)
 
 
 def unsigned(  # noqa: PLR0917  # the order of a TBSCertList

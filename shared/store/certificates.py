@@ -8,7 +8,7 @@ gateway's name. Each function says by its result whether it changed anything.
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cryptography import x509
@@ -164,6 +164,26 @@ def record_revoked(transaction: Transaction, origin: str, body: Body) -> bool:
     """
     known = _known_or_stub(transaction, origin, body)
     return _revoke(transaction, known, body["reason"], body["revoked_at_us"])
+
+
+def revoke_each(
+    transaction: Transaction, places: Sequence[tuple[str, str]], reason: str, actor: str
+) -> int:
+    """Revoke certificates (CA id, serial) that are known here, tell of each, and count them."""
+    revoked = 0
+    for ca_id, serial in places:
+        known = _find(transaction, ca_id, serial)
+        if known is not None and _revoke(transaction, known, reason, transaction.now.utc_us):
+            body = {
+                "ca_id": ca_id,
+                "serial": serial,
+                "reason": reason,
+                "revoked_at_us": transaction.now.utc_us,
+                "device_id": None,
+            }
+            transaction.emit("certificate.revoked", body, actor=actor)
+            revoked += 1
+    return revoked
 
 
 def record_held(transaction: Transaction, origin: str, body: Body, *, actor: str = "") -> bool:

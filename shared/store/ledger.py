@@ -165,16 +165,8 @@ class SqlLedger:
         """Revoke for good; the same again changes nothing. Raises NotFoundError."""
 
         def unit(tx: Transaction) -> CertificateRecord:
-            known = certificates.require(tx, ca_id, serial)
-            body = {
-                "ca_id": ca_id,
-                "serial": serial,
-                "reason": reason,
-                "revoked_at_us": tx.now.utc_us,
-                "device_id": None,
-            }
-            if certificates.record_revoked(tx, known.origin, body):
-                tx.emit("certificate.revoked", body, actor=actor)
+            certificates.require(tx, ca_id, serial)
+            certificates.revoke_each(tx, [(ca_id, serial)], reason, actor)
             return certificates.require(tx, ca_id, serial)
 
         return await self._run(unit)

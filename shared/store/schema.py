@@ -407,6 +407,23 @@ idempotency = Table(
     _int("created_at"),
 )
 
+#: Revocations by query (shared.issuance.mass_revocation). state: running, done, cancelled.
+operation = Table(
+    "operation",
+    metadata,
+    _key("operation_id"),
+    _text("actor"),
+    _text("document"),  # JSON: selection, reason, scopes
+    _text("state"),
+    _int("found"),
+    _int("revoked"),
+    _int("position"),  # the last row of ``certificate`` that was dealt with
+    _int("through"),  # the last one that is meant: later ones are not
+    _int("created_at"),
+    _int("updated_at"),
+    Index("operation_by_state", "state", "created_at"),
+)
+
 #: Small facts: line state, last contact, incarnation, start counter, clock ratchet.
 fact = Table("fact", metadata, _key("name"), _text("value"), sqlite_with_rowid=False)
 

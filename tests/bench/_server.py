@@ -35,6 +35,7 @@ from shared.enroll.rest import routes as rest
 from shared.enroll.rest.ports import RestPorts
 from shared.hsm.software import SoftwareIssuingKey
 from shared.issuance import service
+from shared.issuance.mass_revocation import MassRevocation
 from shared.issuance.status import StatusService
 from shared.pki import certificates, formats, keys
 from shared.pki.keywrap import SECRET_BYTES, Keyring
@@ -48,10 +49,12 @@ from shared.store.database import Database
 from shared.store.devices import Devices
 from shared.store.kept import Kept
 from shared.store.ledger import SqlLedger
+from shared.store.operations import SqlOperations
 from shared.store.outbox import Outbox
 from shared.store.reads import Reads
 from shared.store.schema import ca, grant_use
 from shared.system.clock import SystemClock
+from shared.system.steady import repeat
 from shared.web import app, tls
 from shared.web.auth import Authenticator, new_token
 from shared.web.throttle import Throttle
@@ -189,18 +192,21 @@ def _ports(database: Database, ledger: SqlLedger, rules: Rules, clock: SystemClo
         random=os.urandom,
     )
     reads = Reads(database)
+    status = StatusService(keys=rules, ledger=ledger, crls=reads, clock=clock, ca_ids=[])
+    authenticator = Authenticator(
+        credentials=Access(database), clock=clock, failures=Throttle(clock)
+    )
     return RestPorts(
         issuance=service.IssuanceService(
             profiles=rules, keys=rules, ledger=ledger, clock=clock, random=os.urandom
         ),
-        status=StatusService(keys=rules, ledger=ledger, crls=reads, clock=clock, ca_ids=[]),
+        status=status,
+        mass_revocation=MassRevocation(SqlOperations(database), status, authenticator.forget),
         refusals=ledger,
         reads=reads,
         kept=Kept(database, keyring),
         keys=rules,
-        authenticator=Authenticator(
-            credentials=Access(database), clock=clock, failures=Throttle(clock)
-        ),
+        authenticator=authenticator,
         clock=clock,
         profiles=_nothing,
         health=_nothing,
@@ -263,9 +269,11 @@ async def _serve(folder: Path, plain_port: int, mtls_port: int, steps: Steps | N
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     access = {"token": token, "root": formats.pem([hierarchy.root.issuer.chain[0]]),
               "client": private + chain}  # fmt: skip
+    revoking = asyncio.create_task(repeat("many are revoked", ports.mass_revocation.step))
     async with app.serve(endpoints):
         (folder / "access.json").write_text(json.dumps(access), "utf-8")
         await stop.wait()
+    revoking.cancel()
     await database.close()
 
 

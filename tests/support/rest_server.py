@@ -24,6 +24,7 @@ from shared.enroll.requesters.webhook import Webhooks
 from shared.enroll.rest import routes as rest
 from shared.enroll.rest.ports import RestPorts
 from shared.hsm.software import SoftwareIssuingKey
+from shared.issuance.mass_revocation import MassRevocation
 from shared.issuance.service import IssuanceService
 from shared.issuance.status import StatusService
 from shared.kernel.clock import US_PER_SECOND, Instant
@@ -39,6 +40,7 @@ from shared.store.database import Database
 from shared.store.devices import Devices
 from shared.store.kept import Kept
 from shared.store.ledger import SqlLedger
+from shared.store.operations import SqlOperations
 from shared.store.reads import Reads
 from shared.store.schema import ca
 from shared.system.clock import SystemClock
@@ -258,6 +260,7 @@ async def _compose(
     ports = RestPorts(
         issuance=service,
         status=status,
+        mass_revocation=MassRevocation(SqlOperations(database), status, authenticator.forget),
         refusals=ledger,
         reads=Reads(database),
         kept=kept,

@@ -10,6 +10,7 @@ from shared.kernel import limits
 from shared.pki import names
 from shared.pki.keys import KeyType
 from shared.pki.plan import AltNameKind
+from shared.policy.selection import Selection
 
 _CSR_CHARS_MAX = 24 * 1024  # CSR_BYTES_MAX in base64, with line breaks
 _ALT_NAMES_MAX = 64
@@ -183,6 +184,15 @@ class RevokeAttributes(_Strict):
 
     reason: str = Field(
         "unspecified", json_schema_extra={"enum": list(REASONS)}, description="RFC 5280 §5.3.1."
+    )
+
+
+class RevokeManyAttributes(RevokeAttributes):
+    """Which certificates are revoked, for good; see ``GET /operations/{id}`` for how far it is."""
+
+    filter: Selection
+    dry_run: bool = Field(
+        default=False, description="Only say how many of which CA, and how large its CRL becomes."
     )
 
 

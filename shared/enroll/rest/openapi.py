@@ -154,12 +154,24 @@ def _answers() -> dict[str, Any]:
         "BatchResults": _page(result),
         "Profiles": _page(_resource({}, {})),
         "Cas": _page(_resource({**authority, "not_after": _TIME}, {})),
+        "Operation": _single(_operation_answer(), {}),
         "SyncLanes": _page(_resource(_sync_lane(), {})),
         "Status": _single({}, {}),
         "Decision": _single(_decision(), {}),
         "Schema": {"type": "object"},
         "Policy": _object({"data": {}}),
         "Problem": _problem(),
+    }
+
+
+def _operation_answer() -> dict[str, Any]:
+    number = {"type": "integer"}
+    return {
+        "state": {"enum": ["running", "done", "cancelled"]},
+        **dict.fromkeys(("found", "revoked"), number),
+        **dict.fromkeys(("reason", "actor"), _TEXT),
+        "filter": {"type": "object"},
+        **dict.fromkeys(("created_at", "updated_at"), _TIME),
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from shared.enroll.refusing import Refusals
 from shared.issuance.ports import CertificateRecord, IssuingKeys
+from shared.issuance.revocation_orders import Revoking
 from shared.issuance.service import Issued
 from shared.kernel.clock import Clock
 from shared.kernel.errors import TmaError
@@ -207,6 +208,7 @@ class RestPorts:
 
     issuance: Issuance
     status: Status
+    mass_revocation: Revoking
     refusals: Refusals
     reads: Reads
     kept: Kept

@@ -21,9 +21,11 @@ from shared.enroll.rest.models import (
     HoldAttributes,
     RenewAttributes,
     RevokeAttributes,
+    RevokeManyAttributes,
 )
 from shared.enroll.rest.ports import RestPorts
 from shared.enroll.rest.rendering import BASE
+from shared.enroll.rest.revocations import Revocations
 from shared.policy.rights import Permission
 from shared.web.auth import Handler, needs, open_to_all
 from shared.web.pages import Pages
@@ -126,6 +128,7 @@ def _table(ports: RestPorts, refusing: Refusing) -> Sequence[Route]:
             Document[RenewAttributes],
         ),
         *_certificate_routes(Certificates(ports)),
+        *_revocation_routes(Revocations(ports)),
         *_catalogue_routes(Catalogue(ports)),
         *_explaining_routes(Explaining(ports)),
     )
@@ -200,6 +203,37 @@ def _explaining_routes(explaining: Explaining) -> tuple[Route, ...]:
             explaining.schema,
             "Fetch the JSON Schema of profile documents",
             "Schema",
+        ),
+    )
+
+
+def _revocation_routes(revocations: Revocations) -> tuple[Route, ...]:
+    return (
+        Route(
+            Permission.CERTIFICATE_REVOKE,
+            "POST",
+            "/revocations",
+            revocations.begin,
+            "Revoke all certificates that satisfy a filter; with dry_run (200) only estimate it",
+            "Operation",
+            202,
+            Document[RevokeManyAttributes],
+        ),
+        Route(
+            Permission.CERTIFICATE_REVOKE,
+            "GET",
+            "/operations/{id}",
+            revocations.fetch,
+            "Say how far a revocation by filter is",
+            "Operation",
+        ),
+        Route(
+            Permission.CERTIFICATE_REVOKE,
+            "DELETE",
+            "/operations/{id}",
+            revocations.cancel,
+            "Stop it where it is; what is revoked stays revoked",
+            "Operation",
         ),
     )
 

@@ -116,3 +116,22 @@ def test_central_issues_and_revokes_by_itself(central, api):
     said = central.command("revoke", ":".join(serial[at : at + 2] for at in range(0, 32, 2)))
     assert "is now: revoked" in said
     assert _command(central.config, "revoke", "12ab").returncode == ExitStatus.FAILED
+
+
+def test_many_are_revoked_by_one_command(central, api):
+    wishes = [
+        {"type": "certificate", "attributes": {"profile": "tls-server", "cn": f"lot-{number}",
+                                               "metadata": {"lot": "L-1"}}}
+        for number in range(30)
+    ]  # fmt: skip
+    answer = api.post("/api/v2.0/certificates/batch", json={"data": wishes})
+    assert {one["status"] for one in answer.json()["data"]} == {201}, answer.text
+    criteria = ("--profile", "tls-server", "--metadata", "lot=L-1", "--issued-from", "2001-01-01")
+    [estimate] = json.loads(central.command("revoke-many", *criteria, "--dry-run", "--json"))
+    assert estimate["certificates"] == 30
+    assert "30 certificates are revoked" in central.command("revoke-many", *criteria, "--yes")
+    [again] = json.loads("[" + central.command("revoke-many", *criteria, "--yes", "--json") + "]")
+    assert (again["state"], again["revoked"]) == ("done", 0)
+    refused = _command(central.config, "revoke-many", "--yes")
+    assert refused.returncode == ExitStatus.USAGE
+    assert "at least one criterion" in refused.stderr
