@@ -37,6 +37,7 @@ from shared.store.schema_people import (
     user,
     user_certificate,
 )
+from shared.store.schema_status import crl_part, operation
 
 #: Tables that stand in files of their own and are imported from here like all others.
 AUTHORITY = (access_rule, ca_request, cross_certificate, gateway_line, renewal)
@@ -51,6 +52,7 @@ PEOPLE = (
     user,
     user_certificate,
 )
+STATUS = (crl_part, operation)
 
 
 def _partial_index(name: str, column: str, *more: str) -> Index:
@@ -169,17 +171,6 @@ crl = Table(
     _blob("der"),
     _int("this_update"),
     _int("next_update"),
-)
-
-#: Parts of a gateway's CRL that is not complete here yet; of each CA one number, the newest.
-crl_part = Table(
-    "crl_part",
-    metadata,
-    _key("ca_id"),
-    Column("part", Integer, primary_key=True, nullable=False),
-    _int("number"),
-    _int("parts"),
-    _blob("der"),
 )
 
 grant_use = Table(
@@ -405,23 +396,6 @@ idempotency = Table(
     _int("http_status"),
     _blob("body"),
     _int("created_at"),
-)
-
-#: Revocations by query (shared.issuance.mass_revocation). state: running, done, cancelled.
-operation = Table(
-    "operation",
-    metadata,
-    _key("operation_id"),
-    _text("actor"),
-    _text("document"),  # JSON: selection, reason, scopes
-    _text("state"),
-    _int("found"),
-    _int("revoked"),
-    _int("position"),  # the last row of ``certificate`` that was dealt with
-    _int("through"),  # the last one that is meant: later ones are not
-    _int("created_at"),
-    _int("updated_at"),
-    Index("operation_by_state", "state", "created_at"),
 )
 
 #: Small facts: line state, last contact, incarnation, start counter, clock ratchet.

@@ -1,0 +1,37 @@
+"""Tables of status: CRLs on their way, and revocations by query."""
+
+from sqlalchemy import Column, Index, Integer, Table
+
+from shared.store.columns import blob as _blob
+from shared.store.columns import integer as _int
+from shared.store.columns import key as _key
+from shared.store.columns import metadata
+from shared.store.columns import text as _text
+
+#: Parts of a gateway's CRL that is not complete here yet; of each CA one number, the newest.
+crl_part = Table(
+    "crl_part",
+    metadata,
+    _key("ca_id"),
+    Column("part", Integer, primary_key=True, nullable=False),
+    _int("number"),
+    _int("parts"),
+    _blob("der"),
+)
+
+#: Revocations by query (shared.issuance.mass_revocation). state: running, done, cancelled.
+operation = Table(
+    "operation",
+    metadata,
+    _key("operation_id"),
+    _text("actor"),
+    _text("document"),  # JSON: selection, reason, scopes
+    _text("state"),
+    _int("found"),
+    _int("revoked"),
+    _int("position"),  # the last row of ``certificate`` that was dealt with
+    _int("through"),  # the last one that is meant: later ones are not
+    _int("created_at"),
+    _int("updated_at"),
+    Index("operation_by_state", "state", "created_at"),
+)
