@@ -22,13 +22,10 @@ from central.authority.join import Joined, Joining
 from central.authority.join_routes import routes as join_routes
 from central.authority.renewals import Renewals
 from central.authority.responders import CentralValidation
-from central.config import CentralSettings, in_url
+from central.config import CentralSettings
 from central.core import VERSION, Core
 from central.desk import Desk
-from central.enrollment import console as enrollment_console
-from central.enrollment.operations import EnrollmentOperations
-from central.enrollment.registry import Registry
-from central.enrollment.rest import routes as device_routes
+from central.enrolling import Enrolling
 from central.founding import DIRECTIVE_KEY
 from central.inventory.reads import Inventory
 from central.issuing import CentralKeys, CentralProfiles
@@ -42,13 +39,6 @@ from central.sync import directives, quarantine
 from central.sync.listener import Listener
 from central.sync.view import SyncView
 from central.transport import Transport
-from shared.enroll.est.catalogue import routes as alias_routes
-from shared.enroll.est.commands import Place
-from shared.enroll.est.ports import EstPorts
-from shared.enroll.est.routes import routes as est_routes
-from shared.enroll.requesters.doorkeeper import Doorkeeper
-from shared.enroll.requesters.passwords import Passwords
-from shared.enroll.requesters.webhook import Webhooks
 from shared.enroll.rest.explain_console import Explain
 from shared.enroll.rest.explaining import explain
 from shared.enroll.rest.ports import RestPorts
@@ -58,7 +48,6 @@ from shared.issuance.service import IssuanceService
 from shared.kernel.errors import ConflictError
 from shared.pki import keys
 from shared.pki.ocsp import never_issued_state
-from shared.store.devices import Devices
 from shared.store.kept import Kept
 from shared.store.operations import SqlOperations
 from shared.sync.envelope import Signer
@@ -123,15 +112,17 @@ class Server:
         self._kept = Kept(database, central.vault.keyring)
         self._desk = Desk(central, signer)
         self._authenticator = self._desk.authenticator
-        self._devices = Devices(database)
-        self._registry = Registry(database, lambda: profiles.all, exchange_key)
+        self._listeners = Listeners(central)
+        self._enrolling = Enrolling(
+            central, profiles, exchange_key, trusted=self._listeners.accept_all, random=os.urandom
+        )
         self._issuance = IssuanceService(
             profiles=profiles,
             keys=self._keys,
             ledger=central.ledger,
             clock=clock,
             random=os.urandom,
-            devices=self._devices,
+            devices=self._enrolling.devices,
         )
         self._mass_revocation = self._make_mass_revocation()
         self._inventory = Inventory(database, partial(backup.alarm, central.settings, clock))
@@ -148,7 +139,6 @@ class Server:
             random=os.urandom,
         )
         self._transport.listener = self._listener
-        self._listeners = Listeners(central)
         self._joining = Joining(
             central.settings,
             central.storage,
@@ -160,7 +150,6 @@ class Server:
             joined=self._joined,
         )
         self._renewals = self._make_renewals()
-        self._enrollment = self._make_enrollment()
         self._backups = backup.of_central(central, os.urandom, self._listener.archived)
         self._sync_view = SyncView(database, self._inventory, self._listener, self._backups, clock)
         self._questions = Questions(central, self._inventory, self._authenticator)
@@ -204,11 +193,9 @@ class Server:
             incarnation,
             await central.vault.key_or_new(_EXCHANGE_KEY),
         )
-        await server._registry.load()
-        await server._devices.load()
         await server._transport.refresh()
         await server._listeners.refresh()
-        server._listeners.accept_all(server._enrollment.device_cas)
+        await server._enrolling.load()
         await server._issuance.recover()
         await quarantine.drive_again(database)
         return server
@@ -230,7 +217,9 @@ class Server:
                     repeat("The rates of replication are measured", self._sync_view.step),
                     repeat("The head of the audit log is signed", self._desk.audit_log.step),
                     repeat("Backups are made", self._backups.step),
-                    repeat("Gateways hear who may enroll", self._enrollment.distribution.step),
+                    repeat(
+                        "Gateways hear who may enroll", self._enrolling.operations.distribution.step
+                    ),
                     repeat("Identities and the transport CRL are renewed", self._refresh),
                 )
             ]
@@ -264,7 +253,7 @@ class Server:
             *policy_console.routes(self._authoring, self._explain),
             *backup_console.routes(self._backups),
             *revocation_console.routes(self._mass_revocation),
-            *enrollment_console.routes(self._enrollment),
+            *self._enrolling.console_routes(),
             *self._desk.console_routes(),
             *authority_console.routes(self._administration),
         ]
@@ -275,18 +264,17 @@ class Server:
         relying, front = validation_routes(self._validation, clock, self._answers)
         frame = self._desk.frame(pages)
         ports = self._rest_ports()
-        more = policy_rest.routes(self._authoring, self._authenticator)
+        own = policy_rest.routes(self._authoring, self._authenticator)
+        more = [*own, *self._enrolling.rest_routes()]
+        est = self._enrolling.est(ports, self._authenticator, self._desk.failures)
         measured = metrics.routes(self._authenticator, self._sync_view.metrics)
         people = [
             *admin_routes(frame, self._inventory, self._operations, self._questions),
             *self._desk.web_routes(frame),
             *policy_pages.routes(frame, self._authoring, self._explain),
             *measured,
+            *self._enrolling.pages(frame, self._inventory),
             *rest_routes(ports, pages, more=more),
-            *device_routes(self._enrollment, self._authenticator),
-            *alias_routes(
-                self._registry.rules, self._profiles.profile, self._place, self._authenticator
-            ),
         ]
 
         def endpoint(port: int, routes: Any, tls: Any = None, **named: Any) -> Endpoint:
@@ -300,7 +288,7 @@ class Server:
             endpoint(web.port, people, self._listeners.people, pages=pages),
             endpoint(
                 web.machine_port,
-                [*measured, *rest_routes(ports, more=more), *est_routes(self._est_ports())],
+                [*measured, *rest_routes(ports, more=more), *est],
                 self._listeners.machines,
             ),
             endpoint(
@@ -345,51 +333,6 @@ class Server:
             clock=central.clock,
             random=os.urandom,
             accept=self._listeners.accept,
-        )
-
-    def _make_enrollment(self) -> EnrollmentOperations:
-        return EnrollmentOperations(
-            self._central.storage.database,
-            self._registry,
-            self._devices,
-            profile=self._profiles.profile,
-            place=self._place(),
-            trusted=self._listeners.accept_all,
-            clock=self._central.clock,
-            random=os.urandom,
-        )
-
-    def _doorkeeper(self) -> Doorkeeper:
-        clock = self._central.clock
-        return Doorkeeper(
-            rules=self._registry.rules,
-            authenticator=self._authenticator,
-            codes=self._devices,
-            passwords=Passwords(clock, os.urandom),
-            webhooks=Webhooks(self._registry.unseal),
-            failures=self._desk.failures,
-            clock=clock,
-        )
-
-    def _place(self) -> Place:
-        """Say where a machine reaches central, for ready-made commands."""
-        settings, root = self._central.settings, self._central.hierarchy.root
-        machines = f"https://{in_url(settings.host)}:{settings.web.machine_port}"
-        return Place(machines, settings.status_url, root.issuer.chain[0])
-
-    def _est_ports(self) -> EstPorts:
-        central = self._central
-        return EstPorts(
-            issuance=self._issuance,
-            status=central.status,
-            refusals=central.ledger,
-            reads=central.reads,
-            kept=self._kept,
-            doorkeeper=self._doorkeeper(),
-            rules=self._registry.rules,
-            clock=central.clock,
-            profile=self._profiles.profile,
-            chain=lambda profile: self._keys.active(profile).issuer.chain,
         )
 
     async def _health(self) -> Mapping[str, Any]:

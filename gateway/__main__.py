@@ -12,6 +12,7 @@ from gateway import config
 from gateway import console as orders
 from gateway.snapshot import LineState, local_text
 from gateway.version import VERSION
+from shared.enroll.est import alias_cli
 from shared.web import backup_console, console, explain_console, revocation_console, terminal
 from shared.web.backup_console import Note
 from shared.web.terminal import AsJson, OutputOption, out, show
@@ -34,11 +35,13 @@ app = typer.Typer(
 station_app = typer.Typer(no_args_is_help=True, help="Places at the line that may enroll.")
 line_app = typer.Typer(no_args_is_help=True, help="Stop or continue enrolling on this gateway.")
 profile_app = typer.Typer(no_args_is_help=True, help="What certificates may contain.")
+alias_app = typer.Typer(no_args_is_help=True, help="Enrollment aliases: the labels of EST.")
 app.add_typer(station_app, name="station")
 history_app = typer.Typer(no_args_is_help=True, help="What to do with an old database.")
 app.add_typer(line_app, name="line")
 app.add_typer(history_app, name="history")
 app.add_typer(profile_app, name="profile")
+app.add_typer(alias_app, name="alias")
 
 ConfigOption = Annotated[
     Path,
@@ -202,6 +205,19 @@ def history_continue(
     out.print("The gateway goes on; central will settle what is missing.")
 
 
+@alias_app.command("list")
+def alias_list(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the aliases that are on at this gateway."""
+    aliases = _ask(context, "GET", "/aliases")
+    if as_json:
+        terminal.print_json(aliases)
+        return
+    table = Table("name", "profile", "accepts")
+    for alias in aliases:
+        table.add_row(alias["name"], alias["profile"], ", ".join(alias["accepts"]))
+    out.print(table)
+
+
 class _Offline:
     """Backup and restore where no agent runs."""
 
@@ -268,6 +284,7 @@ def _print_certificate(certificate: dict[str, str]) -> None:
 backup_console.add_commands(app, _ask, _Offline())
 revocation_console.add_commands(app, _ask)
 explain_console.add_command(profile_app, _ask)
+alias_cli.add_commands(alias_app, _ask)
 
 if __name__ == "__main__":
     main()

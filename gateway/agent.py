@@ -151,7 +151,7 @@ class Agent:
         self._authenticator = Authenticator(
             credentials=self._access, clock=clock, failures=Throttle(clock)
         )
-        self._enrollment = Enrollment(ground, self._rules, self._authenticator)
+        self._enrollment = Enrollment(ground, self._rules, self._authorities, self._authenticator)
         self._service = IssuanceService(
             profiles=self._rules,
             keys=self._authorities,
@@ -353,12 +353,12 @@ class Agent:
         ports = self._rest_ports()
         measured = metrics.routes(self._authenticator, self._sync_view.metrics)
         shown = page.routes(pages, self._observation.snapshot)
-        aliases = self._enrollment.routes(self._authorities)
-        people = [*shown, *measured, *rest_routes(ports, pages), *aliases]
+        aliases = self._enrollment.catalogue
+        people = [*shown, *measured, *rest_routes(ports, pages, more=aliases.routes())]
         never_issued = never_issued_state(web.never_issued)
         status = GatewayStatus(self._reads, self._authorities, self._responders, never_issued)
         relying, front = validation_routes(status, self._ground.clock, self._answers)
-        est = self._enrollment.est(ports, self._authorities)
+        est = self._enrollment.est(ports)
         machines = [*measured, *rest_routes(ports), *est]
         make = partial(app.create, random=os.urandom)
         identity = self._web_identity
@@ -396,9 +396,10 @@ class Agent:
             clock=self._ground.clock,
             random=os.urandom,
         )
-        return console_routes(
+        own = console_routes(
             operator, self._issuance, self._rules, self._backups, self._mass_revocation
         )
+        return [*own, *self._enrollment.catalogue.console_routes()]
 
     async def _wait_for_token(self) -> None:
         """Look until the token is ready or surely not."""

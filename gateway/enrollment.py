@@ -13,7 +13,7 @@ from gateway.ca_cache import Rules
 from gateway.config import GatewaySettings
 from gateway.issuing import Authorities
 from gateway.standing_orders import Order, StandingOrders
-from shared.enroll.est import catalogue
+from shared.enroll.est.catalogue import AliasCatalogue
 from shared.enroll.est.commands import Place
 from shared.enroll.est.ports import EstPorts
 from shared.enroll.est.routes import routes as est_routes
@@ -58,11 +58,17 @@ class Ground(Protocol):
 class Enrollment:
     """Aliases, requesters, device records and one-time codes of this gateway."""
 
-    def __init__(self, ground: Ground, profiles: Rules, authenticator: Authenticator) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        profiles: Rules,
+        authorities: Authorities,
+        authenticator: Authenticator,
+    ) -> None:
         """Put the parts together; ``load`` comes next."""
         self._ground = ground
         self._profiles = profiles
-        self._authenticator = authenticator
+        self._authorities = authorities
         self._codes = StandingOrders("codes", ground.database, once=True)
         self._exchange_key: ec.EllipticCurvePrivateKey | None = None
         self.devices = Devices(ground.database)
@@ -79,32 +85,23 @@ class Enrollment:
             failures=Throttle(ground.clock),
             clock=ground.clock,
         )
+        self.catalogue = AliasCatalogue(self.rules, profiles.profile, self._place)
 
-    def est(self, rest: RestPorts, authorities: Authorities) -> list[RouteDef]:
+    def est(self, rest: RestPorts) -> list[RouteDef]:
         """Give the routes of EST, which shares REST's ports."""
-        ports = EstPorts(
-            issuance=rest.issuance,
-            status=rest.status,
-            refusals=rest.refusals,
-            reads=rest.reads,
-            kept=rest.kept,
+        ports = EstPorts.of_rest(
+            rest,
             doorkeeper=self.doorkeeper,
             rules=self.rules,
-            clock=rest.clock,
             profile=self._profiles.profile,
-            chain=lambda _profile: authorities.newest.issuer.chain,
+            chain=lambda _profile: self._authorities.newest.issuer.chain,
         )
         return est_routes(ports)
 
-    def routes(self, authorities: Authorities) -> list[RouteDef]:
-        """Give the routes that show the aliases with their ready-made commands."""
-
-        def place() -> Place:
-            root = authorities.newest.issuer.chain[-1]
-            settings = self._ground.settings
-            return Place(settings.machine_url, settings.status_url, root)
-
-        return catalogue.routes(self.rules, self._profiles.profile, place, self._authenticator)
+    def _place(self) -> Place:
+        """Say where a machine reaches this box, for ready-made commands."""
+        settings, root = self._ground.settings, self._authorities.newest.issuer.chain[-1]
+        return Place(settings.machine_url, settings.status_url, root)
 
     async def load(self, machines: SSLContext) -> None:
         """Take over what central ordered; call again after a directive changed it.

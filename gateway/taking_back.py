@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, func, select, update
 
-from shared.store import certificates, crls
+from shared.store import certificates, crls, devices
 from shared.store.schema import certificate, grant_use, intent
 from shared.store.transaction import Transaction
 from shared.sync.events import Event
@@ -76,6 +76,12 @@ def _released(transaction: Transaction, event: Event) -> None:
     certificates.record_released(transaction, _OWN, event.body, actor=event.actor)
 
 
+def _code(transaction: Transaction, event: Event) -> None:
+    body = event.body
+    by = f"{body['ca_id']}/{body['serial']}"
+    devices.mark_spent(transaction, body["digest"], _OWN, by)
+
+
 def _crl(transaction: Transaction, event: Event) -> None:
     body: Mapping[str, Any] = event.body
     crls.take_over(transaction, body["ca_id"], body["der"])
@@ -87,5 +93,6 @@ _EFFECTS: Mapping[str, Callable[[Transaction, Event], None]] = {
     "certificate.revoked": _revoked,
     "certificate.held": _held,
     "certificate.released": _released,
+    "code.spent": _code,
     "crl.published": _crl,
 }

@@ -114,9 +114,9 @@ async def form(request: web.Request) -> dict[str, str]:
     return {name: values[0] for name, values in (await form_lists(request)).items()}
 
 
-async def form_lists(request: web.Request) -> dict[str, list[str]]:
-    """Read a form whose fields may be given more than once."""
-    body = await read_body(request, _FORM_BYTES_MAX)
+async def form_lists(request: web.Request, limit: int = _FORM_BYTES_MAX) -> dict[str, list[str]]:
+    """Read a form whose fields may be given more than once; ``limit`` is its size in bytes."""
+    body = await read_body(request, limit)
     try:
         return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=64)
     except ValueError as error:

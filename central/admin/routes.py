@@ -15,6 +15,7 @@ from central.inventory.models import CertificateView
 from central.inventory.reads import Inventory
 from central.operations import Operations
 from central.questions import Questions
+from central.scope import lines_of
 from shared.issuance.status import REASONS
 from shared.kernel.errors import BadRequestError, NotFoundError, TmaError, UnauthenticatedError
 from shared.pki import formats
@@ -106,7 +107,7 @@ class _Admin:
         return self._show("dashboard_panel.html", who, "dashboard", await self._dashboard(who))
 
     async def _dashboard(self, who: Principal) -> dict[str, Any]:
-        seen = await self._inventory.dashboard(_lines(who))
+        seen = await self._inventory.dashboard(lines_of(who, Permission.GATEWAY_READ))
         active = [gateway for gateway in seen.gateways if gateway.state == "active"]
         online = sum(gateway.link == "online" for gateway in active)
         return {
@@ -218,7 +219,7 @@ class _Admin:
 
     async def _gateways(self, who: Principal) -> dict[str, Any]:
         now_us = self._frame.now_us()
-        found = await self._inventory.gateways(_lines(who))
+        found = await self._inventory.gateways(lines_of(who, Permission.GATEWAY_READ))
         return {"gateways": [(gateway, words.of_gateway(gateway, now_us)) for gateway in found]}
 
     async def _gateway(self, request: web.Request, who: Principal) -> dict[str, Any]:
@@ -249,16 +250,6 @@ class _Admin:
         }
         status = 200 if error is None else error.http_status
         return self._frame.bare("login.html", context, status=status)
-
-
-def _lines(who: Principal) -> frozenset[str] | None:
-    """Give the lines whose gateways one may see; None: all."""
-    scopes = who.scopes(Permission.GATEWAY_READ)
-    if any(not scope.named() for scope in scopes):
-        return None
-    return frozenset(
-        scope.line for scope in scopes if scope.line and scope.named().keys() == {"line"}
-    )
 
 
 def _next(fields: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from central import config
 from central.enrollment import orders
+from shared.enroll.est import alias_cli
 from shared.web import console, terminal
 from shared.web.terminal import AsJson, OutputOption, out, show
 
@@ -90,24 +91,6 @@ def alias_put(
     }
     _ask(context, "PUT", "/access/alias", _Raw(document=document))
     out.print(f"Alias {escape(name)} issues for {escape(profile)}.")
-
-
-@alias_app.command("commands")
-def alias_commands(
-    context: typer.Context,
-    name: Name,
-    device: Annotated[str | None, typer.Option(help="Serial number of the device.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Print the exact commands for a machine that enrolls at central by this alias."""
-    query = f"?device={device}" if device else ""
-    steps = _ask(context, "GET", f"/aliases/{name}/commands{query}")
-    if as_json:
-        terminal.print_json(steps)
-        return
-    for step in steps:
-        typer.echo(f"# {step['title']}")
-        typer.echo("\n".join([*step["lines"], ""]))
 
 
 @requester_app.command("add")
@@ -292,11 +275,6 @@ def _add_list_and_remove(app: typer.Typer, kind: str, *columns: str) -> None:
     app.command("remove")(remove)
 
 
-_add_list_and_remove(alias_app, "alias", "name", "profile", "accepts", "enabled")
-_add_list_and_remove(requester_app, "requester", "name", "kind", "aliases", "gateways")
-_add_list_and_remove(manufacturer_app, "manufacturer", "name", "certificates", "crls")
-
-
 class _Raw(console.Order):
     """A document as it is; the server checks it."""
 
@@ -316,3 +294,9 @@ def _ask(
 ) -> Any:
     settings = config.load(context.obj)
     return console.ask(settings.control_socket, method, route, order)
+
+
+alias_cli.add_commands(alias_app, _ask)
+_add_list_and_remove(alias_app, "alias", "name", "profile", "accepts", "enabled")
+_add_list_and_remove(requester_app, "requester", "name", "kind", "aliases", "gateways")
+_add_list_and_remove(manufacturer_app, "manufacturer", "name", "certificates", "crls")

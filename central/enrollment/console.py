@@ -41,16 +41,12 @@ def _access_routes(operations: EnrollmentOperations) -> list[web.AbstractRouteDe
         kind = request.match_info["kind"]
         return await operations.registry.remove(kind, request.match_info["name"], actor)
 
-    async def commands(request: web.Request, _actor: str) -> Any:
-        return operations.commands(request.match_info["name"], request.query.get("device"))
-
     return [
         web.put("/access/alias", command(Permission.STATION_WRITE, put_alias)),
         web.put("/access/manufacturer", command(Permission.STATION_WRITE, put_manufacturer)),
         web.post("/access/requester", command(Permission.STATION_WRITE, add_requester)),
         web.get("/access/{kind}", command(Permission.STATION_READ, listed)),
         web.delete("/access/{kind}/{name}", command(Permission.STATION_WRITE, remove)),
-        web.get("/aliases/{name}/commands", command(Permission.PROFILE_READ, commands)),
     ]
 
 

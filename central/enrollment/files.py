@@ -19,13 +19,17 @@ def certificates(path: Path) -> list[bytes]:
 
 def crl(path: Path) -> bytes:
     """Read one CRL in PEM or DER; gives it in DER. Raises BadRequestError."""
-    data = _content(path)
+    return crl_of(_content(path), path.name)
+
+
+def crl_of(data: bytes, name: str) -> bytes:
+    """Read one CRL in PEM or DER; gives it in DER. Raises BadRequestError naming the file."""
     try:
         loaded = (
             x509.load_der_x509_crl(data) if data[:1] == _DER_MARK else x509.load_pem_x509_crl(data)
         )
     except ValueError as error:
-        raise BadRequestError(f"{path.name} is no CRL in PEM or DER.") from error
+        raise BadRequestError(f"{name} is no CRL in PEM or DER.") from error
     return loaded.public_bytes(Encoding.DER)
 
 

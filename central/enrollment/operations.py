@@ -11,13 +11,11 @@ from central.enrollment.distribution import Distribution
 from central.enrollment.orders import CodesOrder, ImportOrder, RequesterOrder
 from central.enrollment.records import Records, shown
 from central.enrollment.registry import KINDS, Registry
-from shared.enroll.est import commands
-from shared.enroll.est.commands import Place
+from central.scope import Of, anywhere
 from shared.kernel.clock import US_PER_SECOND, Clock
 from shared.kernel.errors import BadRequestError, NotFoundError
 from shared.kernel.ids import Random
 from shared.policy.access import Manufacturer, Requester
-from shared.policy.profile import Profile
 from shared.store.database import Database
 from shared.store.devices import Devices
 from shared.web import passwords
@@ -36,8 +34,6 @@ class EnrollmentOperations:
         registry: Registry,
         devices: Devices,
         *,
-        profile: Callable[[str], Profile],
-        place: Place,
         trusted: Callable[[Sequence[bytes]], None],
         clock: Clock,
         random: Random,
@@ -48,8 +44,6 @@ class EnrollmentOperations:
         self.codes = Codes(database, random)
         self.distribution = Distribution(database, registry)
         self._devices = devices
-        self._profile = profile
-        self._place = place
         self._trusted = trusted
         self._clock = clock
         self._random = random
@@ -103,27 +97,40 @@ class EnrollmentOperations:
         await self.registry.put("requester", _requester(document | values), actor)
         return made
 
-    async def import_devices(self, order: ImportOrder, actor: str) -> list[dict[str, Any]]:
-        """Take rows of a CSV file; gives a verdict for each."""
+    async def import_devices(
+        self, order: ImportOrder, actor: str, may: Of = anywhere
+    ) -> list[dict[str, Any]]:
+        """Take rows of a CSV file, of lines where he may; gives a verdict for each."""
         verdicts = await self.records.import_rows(
             order.header,
             order.rows,
             first_row=order.first_row,
             dry_run=order.dry_run,
             actor=actor,
+            may=may,
         )
         if not order.dry_run:
             await self._devices.load()
             self.distribution.wake()
         return [asdict(verdict) for verdict in verdicts]
 
-    async def devices(self, filters: Mapping[str, str], after: str) -> list[dict[str, Any]]:
-        """Search device records."""
-        return [shown(one) for one in await self.records.search(filters, after=after)]
+    async def devices(
+        self, filters: Mapping[str, str], after: str, lines: frozenset[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Search device records; ``lines`` None: of all lines."""
+        found = await self.records.search(filters, after=after, lines=lines)
+        return [shown(one) for one in found]
 
-    async def remove_device(self, serial: str, actor: str) -> None:
-        """Forget a device everywhere; raises NotFoundError."""
-        await self.records.remove(serial, actor)
+    async def device(self, serial: str, lines: frozenset[str] | None) -> dict[str, Any]:
+        """Give one record; raises NotFoundError, also for one of another line."""
+        found = await self.devices({"serial": serial}, "", lines)
+        if not found or found[0]["serial"] != serial:
+            raise NotFoundError(f"The device {serial} is not known.")
+        return found[0]
+
+    async def remove_device(self, serial: str, actor: str, may: Of = anywhere) -> None:
+        """Forget a device everywhere; raises NotFoundError, ForbiddenError."""
+        await self.records.remove(serial, actor, may)
         self.distribution.wake()
 
     async def make_codes(self, order: CodesOrder, actor: str) -> list[dict[str, str]]:
@@ -135,12 +142,6 @@ class EnrollmentOperations:
         )
         self.distribution.wake()
         return [one._asdict() for one in made]
-
-    def commands(self, name: str, device: str | None) -> list[dict[str, Any]]:
-        """Give the commands for a machine that enrolls at central by this alias."""
-        alias = self.registry.rules.alias(name)
-        found = commands.ready_made(alias, self._profile(alias.profile), self._place, device)
-        return [asdict(one) for one in found]
 
 
 def _requester(values: dict[str, Any]) -> Requester:

@@ -9,8 +9,9 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from central.inventory import audit
+from central.scope import Of, anywhere
 from shared.kernel import limits
-from shared.kernel.errors import BadRequestError, NotFoundError
+from shared.kernel.errors import BadRequestError, ForbiddenError, NotFoundError
 from shared.pki import names
 from shared.policy.device import DeviceRecord
 from shared.store import facts
@@ -25,6 +26,7 @@ REVISION = "device_revision"
 IMPORT_ROWS_MAX = 500
 _FIELDS = ("serial", "product", "order", "line")
 _CHARS_MAX = 64
+_REFUSED = "refused"
 
 _COLUMNS = (
     device.c.serial,
@@ -91,11 +93,13 @@ class Records:
         first_row: int,
         dry_run: bool,
         actor: str,
+        may: Of = anywhere,
     ) -> list[Verdict]:
         """Judge each row, and keep what is right unless it is a dry run. One commit.
 
         ``header`` names the columns: serial, product, order, line; any other one is a metadata
-        key. Raises BadRequestError for a header that cannot be read or too many rows.
+        key. ``may`` tells if the actor may change records of a line. Raises BadRequestError for a
+        header that cannot be read or too many rows.
         """
         require_header(header)
         if len(rows) > IMPORT_ROWS_MAX:
@@ -104,9 +108,9 @@ class Records:
 
         def unit(transaction: Transaction) -> list[Verdict]:
             verdicts = [
-                Verdict(number, row[0] if row else "", "refused", record)
+                Verdict(number, row[0] if row else "", _REFUSED, record)
                 if isinstance(record, str)
-                else Verdict(number, record.serial, _keep(transaction, record, dry_run=dry_run))
+                else _judge(transaction, number, record, may=may, dry_run=dry_run)
                 for number, (row, record) in enumerate(zip(rows, read, strict=True), first_row)
             ]
             counted = {
@@ -118,10 +122,13 @@ class Records:
 
         return await self._database.writer.run(unit)
 
-    async def remove(self, serial: str, actor: str) -> None:
-        """Forget a device, here and at its gateways; raises NotFoundError."""
+    async def remove(self, serial: str, actor: str, may: Of = anywhere) -> None:
+        """Forget a device, here and at its gateways; raises NotFoundError, ForbiddenError."""
 
         def unit(transaction: Transaction) -> None:
+            known: Any = transaction.one(_FIND, {"number": serial})
+            if known is not None and not may(known.line):
+                raise ForbiddenError(_not_yours(known.line))
             parameters = {
                 "number": serial,
                 "new_revision": _next_revision(transaction),
@@ -134,11 +141,17 @@ class Records:
         await self._database.writer.run(unit)
 
     async def search(
-        self, filters: Mapping[str, str], *, after: str = "", rows: int = 100
+        self,
+        filters: Mapping[str, str],
+        *,
+        after: str = "",
+        rows: int = 100,
+        lines: frozenset[str] | None = None,
     ) -> list[DeviceRecord]:
         """Give up to ``rows`` devices by serial, beginning behind ``after``.
 
-        ``filters`` are equalities of ``FILTERS``, and ``serial``: a beginning. BadRequestError.
+        ``filters`` are equalities of ``FILTERS``, and ``serial``: a beginning; ``lines`` None: of
+        all lines. BadRequestError.
         """
         query = select(*_COLUMNS).where(device.c.state == "active", device.c.serial > after)
         for name, value in filters.items():
@@ -153,6 +166,8 @@ class Records:
                     f"One cannot search devices by “{name}”.",
                     remedy=f"Use serial, {', '.join(FILTERS)}.",
                 )
+        if lines is not None:
+            query = query.where(device.c.line.in_(lines))
         bounded = query.order_by(device.c.serial).limit(min(rows, limits.PAGE_ROWS_MAX))
         return [record_of(row) for row in await self._database.read(bounded)]
 
@@ -195,8 +210,26 @@ def _read(header: Sequence[str], row: Sequence[str]) -> DeviceRecord | str:
     return DeviceRecord(*(values.get(name, "") for name in _FIELDS), metadata=metadata)
 
 
-def _keep(transaction: Transaction, record: DeviceRecord, *, dry_run: bool) -> str:
+def _judge(
+    transaction: Transaction, number: int, record: DeviceRecord, *, may: Of, dry_run: bool
+) -> Verdict:
     known: Any = transaction.one(_FIND, {"number": record.serial})
+    for line in (record.line, *((known.line,) if known is not None else ())):
+        if not may(line):
+            return Verdict(number, record.serial, _REFUSED, _not_yours(line))
+    verdict = _keep(transaction, record, known, dry_run=dry_run)
+    return Verdict(number, record.serial, verdict)
+
+
+def _not_yours(line: str) -> str:
+    return (
+        f"You may not change devices of the line “{line}”."
+        if line
+        else ("You may not change devices of no line.")
+    )
+
+
+def _keep(transaction: Transaction, record: DeviceRecord, known: Any, *, dry_run: bool) -> str:
     active = known is not None and known.state == "active"
     if active and record_of(known) == record:
         return "same"

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from central.inventory import audit
 from shared.enroll.requesters.rules import AliasRules
-from shared.kernel.errors import BadRequestError, NotFoundError
+from shared.kernel.errors import BadRequestError, ConflictError, NotFoundError
 from shared.pki import keys, sealing
 from shared.policy.access import ALL, Access, Alias, Manufacturer, Requester
 from shared.policy.profile import Profile
@@ -84,7 +84,16 @@ class Registry:
         await self._follow()
 
     async def remove(self, kind: str, name: str, actor: str) -> None:
-        """Remove one; raises NotFoundError. Whoever it admitted is admitted no more."""
+        """Remove one; whoever it admitted is admitted no more.
+
+        Raises NotFoundError, ConflictError for a manufacturer that an alias names.
+        """
+        users = [one.name for one in self.everything.aliases if name in one.manufacturers]
+        if kind == "manufacturer" and users:
+            raise ConflictError(
+                f"The manufacturer {name} is used by: {', '.join(users)}.",
+                remedy="Change or remove these aliases first.",
+            )
 
         def unit(transaction: Transaction) -> None:
             if not transaction.execute(_DELETE, {"which": kind, "about": name}):

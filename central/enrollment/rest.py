@@ -1,59 +1,80 @@
 """REST of central for device records and one-time codes: ``/api/v2.0/devices``, ``/codes``."""
 
-import csv
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
-from pydantic import ValidationError
 
+from central.enrollment.csv_files import VERDICTS, CsvImport
 from central.enrollment.operations import EnrollmentOperations
-from central.enrollment.orders import CodesOrder, ImportOrder
-from central.enrollment.records import IMPORT_ROWS_MAX
-from shared.enroll.rest import documents
-from shared.enroll.rest.rendering import BASE
-from shared.kernel.errors import BadRequestError, NotFoundError, TmaError, TooLargeError
+from central.enrollment.orders import CodesOrder
+from central.scope import here, lines_of, may_of
+from shared.enroll.rest import documents, openapi
+from shared.enroll.rest.routes import Route
+from shared.kernel.errors import TmaError
 from shared.policy.rights import Permission
 from shared.web import problems
 from shared.web.app import read_body
-from shared.web.auth import Authenticator, needs
+from shared.web.auth import WHO
 
-_LINE_BYTES_MAX = 32 * 1024
-_ROWS_MAX = 1_000_000
 _PAGE_ROWS = 100
+_CODES_BYTES_MAX = 1024 * 1024
 _READ, _WRITE = Permission.DEVICE_READ, Permission.DEVICE_WRITE
+_RECORD = {
+    **dict.fromkeys(("serial", "product", "order", "line"), openapi.TEXT),
+    "metadata": {"type": "object", "additionalProperties": openapi.TEXT},
+}
+_CODE = {"type": "object", "properties": {"serial": openapi.TEXT, "code": openapi.TEXT}}
+_CODES = {"type": "object", "properties": {"data": {"type": "array", "items": _CODE}}}
+_VERDICT = {"type": "object", "properties": {"verdict": {"enum": list(VERDICTS)}}}
 
 
-def routes(
-    operations: EnrollmentOperations, authenticator: Authenticator
-) -> list[web.AbstractRouteDef]:
-    """Give the routes; administrators change, auditors read."""
-    rest = _Rest(operations, authenticator)
+def routes(operations: EnrollmentOperations) -> list[Route]:
+    """Give the routes; each acts within the lines for which one may."""
+    rest = _Rest(operations)
+    filters = tuple(f"filter[{name}]" for name in ("serial", "product", "order", "line"))
+    devices = openapi.listed(_RECORD, links=True)
     return [
-        web.get(f"{BASE}/devices", needs(_READ, rest.search)),
-        web.post(f"{BASE}/devices/import", needs(_WRITE, rest.import_csv)),
-        web.get(f"{BASE}/devices/{{serial}}", needs(_READ, rest.fetch)),
-        web.delete(f"{BASE}/devices/{{serial}}", needs(_WRITE, rest.remove)),
-        web.post(f"{BASE}/codes", needs(_WRITE, rest.codes)),
-    ]
+        Route(
+            _READ, "GET", "/devices", rest.search, "Search device records by serial number",
+            "Devices", query=(*filters, "page[after]"), schema=devices,
+        ),
+        Route(
+            _WRITE, "POST", "/devices/import", rest.import_csv,
+            "Import device records from CSV; a line of JSON per row streams out, at last the sums",
+            "ImportVerdict", query=("dry_run",), schema=_VERDICT, takes="text/csv",
+            gives="application/x-ndjson",
+        ),
+        Route(
+            _READ, "GET", "/devices/{serial}", rest.fetch, "Fetch a device record",
+            "Device", schema=openapi.single(_RECORD),
+        ),
+        Route(
+            _WRITE, "DELETE", "/devices/{serial}", rest.remove,
+            "Forget a device, at its gateways too", "Device", status=204,
+        ),
+        Route(
+            _WRITE, "POST", "/codes", rest.codes,
+            "Make one-time codes of devices for one gateway; they are answered this once",
+            "Codes", status=201, body=CodesOrder, schema=_CODES,
+        ),
+    ]  # fmt: skip
 
 
 class _Rest:
-    def __init__(self, operations: EnrollmentOperations, authenticator: Authenticator) -> None:
+    def __init__(self, operations: EnrollmentOperations) -> None:
         self._operations = operations
-        self._authenticator = authenticator
 
     async def search(self, request: web.Request) -> web.Response:
         """Search: ``filter[serial]`` (a beginning), product, order, line; ``page[after]``."""
-        await self._require(request, _READ)
         filters = {
             name.removeprefix("filter[").removesuffix("]"): value
             for name, value in request.query.items()
             if name.startswith("filter[")
         }
-        found = await self._operations.devices(filters, request.query.get("page[after]", ""))
-        links = {}
+        after, lines = request.query.get("page[after]", ""), lines_of(request[WHO], _READ)
+        found = await self._operations.devices(filters, after, lines)
+        links = {"self": str(request.rel_url)}
         if len(found) == _PAGE_ROWS:
             query = {**request.query, "page[after]": found[-1]["serial"]}
             links["next"] = str(request.rel_url.with_query(query))
@@ -62,117 +83,53 @@ class _Rest:
 
     async def fetch(self, request: web.Request) -> web.Response:
         """Give one record."""
-        await self._require(request, _READ)
-        serial = request.match_info["serial"]
-        found = await self._operations.devices({"serial": serial}, "")
-        if not found or found[0]["serial"] != serial:
-            raise NotFoundError(f"The device {serial} is not known.")
-        return documents.answer(documents.encode({"data": _resource(found[0])}))
+        lines = lines_of(request[WHO], _READ)
+        found = await self._operations.device(request.match_info["serial"], lines)
+        return documents.answer(documents.encode({"data": _resource(found)}))
 
     async def remove(self, request: web.Request) -> web.Response:
         """Forget a device."""
-        actor = await self._require(request, _WRITE)
-        await self._operations.remove_device(request.match_info["serial"], actor)
+        who = request[WHO]
+        serial = request.match_info["serial"]
+        await self._operations.remove_device(serial, who.name, may_of(who, _WRITE))
         return web.Response(status=204, headers=problems.API_HEADERS)
 
     async def codes(self, request: web.Request) -> web.Response:
         """Make one-time codes; they are answered this once."""
-        actor = await self._require(request, _WRITE)
         documents.require_json(request)
-        order = documents.parse(CodesOrder, await read_body(request, 1024 * 1024))
-        made = await self._operations.make_codes(order, actor)
+        order = documents.parse(CodesOrder, await read_body(request, _CODES_BYTES_MAX))
+        request[WHO].require(_WRITE, on=here(order.gateway))
+        made = await self._operations.make_codes(order, request[WHO].name)
         return documents.answer(documents.encode({"data": made}), status=201)
 
     async def import_csv(self, request: web.Request) -> web.StreamResponse:
         """Take a CSV file as it streams in; a line of JSON per row streams out, at last the sums.
 
-        A row is one line: quoted line breaks are refused. ``?dry_run=true`` keeps nothing. A header
-        that cannot be read is a problem document; from then on the answer is 200 and each row
-        speaks for itself.
+        ``?dry_run=true`` keeps nothing. A header that cannot be read is a problem document; from
+        then on the answer is 200 and each row speaks for itself.
         """
-        actor = await self._require(request, _WRITE)
-        dry_run = request.query.get("dry_run") == "true"
-        header = [name.strip() for name in _cells(await _line(request))]
-        rows, ended = await _rows(request)
-        verdicts = await self._import(header, rows, 2, dry_run=dry_run, actor=actor)
+        who, dry_run = request[WHO], request.query.get("dry_run") == "true"
+        read_line, may = request.content.readline, may_of(who, _WRITE)
+        file = CsvImport(self._operations, read_line, who.name, may, dry_run)
+        verdicts = file.verdicts()
+        found = await anext(verdicts)
         response = web.StreamResponse(headers=problems.API_HEADERS)
         response.content_type = "application/x-ndjson"
         await response.prepare(request)
-        counts = dict.fromkeys(("added", "changed", "same", "refused"), 0)
-        first = 2
+        counts = dict.fromkeys(VERDICTS, 0)
+        last: dict[str, Any] = {"summary": counts, "dry_run": dry_run}
         try:
-            while True:
-                for verdict in verdicts:
+            while found is not None:
+                for verdict in found:
                     counts[verdict["verdict"]] += 1
-                lines = (json.dumps(one, ensure_ascii=False) + "\n" for one in verdicts)
+                lines = (json.dumps(one, ensure_ascii=False) + "\n" for one in found)
                 await response.write("".join(lines).encode())
-                first += len(rows)
-                if ended:
-                    break
-                if first > _ROWS_MAX:
-                    raise TooLargeError(f"At most {_ROWS_MAX} rows are taken from one file.")
-                rows, ended = await _rows(request)
-                verdicts = await self._import(header, rows, first, dry_run=dry_run, actor=actor)
-            last: dict[str, Any] = {"summary": counts, "dry_run": dry_run}
+                found = await anext(verdicts, None)
         except TmaError as error:
-            last = {"summary": counts, "error": error.message, "row": first}
+            last = {"summary": counts, "error": error.message, "row": file.row}
         await response.write((json.dumps(last) + "\n").encode())
         await response.write_eof()
         return response
-
-    async def _import(
-        self, header: Sequence[str], rows: list[list[str]], first: int, *, dry_run: bool, actor: str
-    ) -> list[dict[str, Any]]:
-        try:
-            order = ImportOrder(
-                header=tuple(header),
-                rows=tuple(tuple(row) for row in rows),
-                first_row=first,
-                dry_run=dry_run,
-            )
-        except ValidationError as error:
-            raise BadRequestError("The first line must name up to 64 columns.") from error
-        return await self._operations.import_devices(order, actor)
-
-    async def _require(self, request: web.Request, permission: Permission) -> str:
-        principal = await self._authenticator.principal(request)
-        principal.require(permission)
-        return principal.name
-
-
-async def _rows(request: web.Request) -> tuple[list[list[str]], bool]:
-    """Read the next rows; tells whether they are the last ones."""
-    rows: list[list[str]] = []
-    while len(rows) < IMPORT_ROWS_MAX:
-        line = await _line(request)
-        if not line:
-            return rows, True
-        if line.strip():
-            rows.append(_cells(line))
-    return rows, False
-
-
-async def _line(request: web.Request) -> str:
-    try:
-        line = await request.content.readline()
-        if len(line) > _LINE_BYTES_MAX:
-            raise TooLargeError(f"A line of the file is longer than {_LINE_BYTES_MAX} bytes.")
-        return line.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadRequestError("The file is not written in UTF-8.") from error
-    except ValueError as error:
-        raise TooLargeError(
-            f"A line of the file is longer than {_LINE_BYTES_MAX} bytes."
-        ) from error
-
-
-def _cells(line: str) -> list[str]:
-    """Split one line; a quote that does not end in it makes the row unreadable, not the file."""
-    nothing: list[str] = []
-    try:
-        return next(csv.reader([line], strict=True), nothing)
-    except csv.Error:
-        return nothing
 
 
 def _resource(record: dict[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,7 @@ _APPLIED = (
 _TERMS: Mapping[str, ColumnElement[Any]] = {
     "status": certificate.c.status,
     "gateway": certificate.c.origin,
+    "device": certificate.c.device_id,
     "profile": certificate.c.profile,
     "state": certificate.c.state,
 }

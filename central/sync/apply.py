@@ -27,7 +27,7 @@ from shared.kernel.errors import BadRequestError, UntrustedError
 from shared.pki import keys
 from shared.pki.keys import PublicKey
 from shared.pki.request import CertificationRequest
-from shared.store import certificates, counters, crl_parts, crls, facts
+from shared.store import certificates, counters, crl_parts, crls, devices, facts
 from shared.store.schema import certificate, gateway
 from shared.store.transaction import Transaction
 from shared.sync.events import Event
@@ -74,6 +74,7 @@ class Applier:
             "certificate.held": self._held,
             "certificate.released": self._released,
             "enrollment.refused": self._refused,
+            "code.spent": self._code,
             "crl.published": self._crl,
             "crl.part": self._crl_part,
             "responder.issued": self._responder,
@@ -154,6 +155,13 @@ class Applier:
     def _refused(self, transaction: Transaction, event: Event) -> None:
         del event  # the inbox keeps its words
         counters.add(transaction, "refused", self._name)
+
+    def _code(self, transaction: Transaction, event: Event) -> None:
+        """Know that it is spent; a code that a restored central forgot is none of its business."""
+        body = event.body
+        self._own_ca(transaction, body)
+        by = f"{body['ca_id']}/{body['serial']}"
+        devices.mark_spent(transaction, body["digest"], self._name, by)
 
     def _crl(self, transaction: Transaction, event: Event) -> None:
         self._own_ca(transaction, event.body)

@@ -46,6 +46,14 @@ _GIVE_BACK = (
     .values(spent_by=bindparam("nobody"))
 )
 
+_MARK_SPENT = (
+    update(one_time_code)
+    .where(
+        one_time_code.c.digest == bindparam("hashed"), one_time_code.c.gateway == bindparam("box")
+    )
+    .values(spent_by=bindparam("by"))
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Code:
@@ -136,6 +144,11 @@ def put_code(
 def spend_code(transaction: Transaction, digest: bytes, by: str) -> bool:
     """Spend a code for a request's idempotency key; False: another request spent it."""
     return transaction.execute(_SPEND, {"hashed": digest, "by": by}) == 1
+
+
+def mark_spent(transaction: Transaction, digest: bytes, gateway: str, by: str) -> None:
+    """Write down what a gateway reported: its code was used up by this certificate."""
+    transaction.execute(_MARK_SPENT, {"hashed": digest, "box": gateway, "by": by})
 
 
 def give_code_back(transaction: Transaction, digest: bytes, by: str) -> None:

@@ -234,6 +234,7 @@ def _complete(
         raise ConflictError("The request is no longer open; it was completed or voided meanwhile.")
     certificates.add_issued(tx, row | {"issued_at": tx.now.utc_us})
     tx.emit("certificate.issued", body, actor=taken.request.principal)
+    _tell_code(tx, taken)
     return CertificateRecord(
         taken.ca_id,
         taken.serial,
@@ -267,6 +268,14 @@ def _void(tx: Transaction, voided: Intent, reason: str) -> None:
         "grant_id": voided.grant_id,
     }
     tx.emit("certificate.voided", body, actor=_ACTOR)
+    _tell_code(tx, voided)
+
+
+def _tell_code(tx: Transaction, used: Intent) -> None:
+    """Tell that the one-time code of this request never comes back."""
+    if used.request.code is not None:
+        body = {"digest": used.request.code, "ca_id": used.ca_id, "serial": used.serial}
+        tx.emit("code.spent", body, actor=used.request.principal)
 
 
 def _replayable(row: Any, request_hash: bytes, now_us: int) -> CertificateRecord | None:

@@ -130,6 +130,14 @@ class EnrollmentRefused(_Body):
     why: str
 
 
+class CodeSpent(_Body):
+    """A one-time code is used up; ``digest`` is its SHA-256, ca_id and serial what it opened."""
+
+    digest: bytes
+    ca_id: str
+    serial: str
+
+
 class CrlPublished(_Body):
     """A CRL as it is served."""
 
@@ -335,6 +343,7 @@ CATALOGUE: Mapping[str, EventType] = {
     "certificate.held": EventType(Lane.URGENT, 1, CertificateHold),
     "certificate.released": EventType(Lane.URGENT, 1, CertificateHold),
     "enrollment.refused": EventType(Lane.NORMAL, 1, EnrollmentRefused),
+    "code.spent": EventType(Lane.NORMAL, 1, CodeSpent),
     "crl.published": EventType(Lane.NORMAL, 1, CrlPublished),
     "crl.part": EventType(Lane.NORMAL, 1, CrlPart),
     "responder.issued": EventType(Lane.URGENT, 1, ResponderIssued),

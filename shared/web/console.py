@@ -109,6 +109,16 @@ async def read_order(
         raise BadRequestError(f"{field}: {first['msg']}.") from error
 
 
+def order_of(model: type[OrderT], **values: Any) -> OrderT:
+    """Make an order of arguments; raises BadRequestError naming the one that is wrong."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise BadRequestError(f"{field}: {first['msg']}.") from error
+
+
 def ask(path: Path, method: str, route: str, order: Order | None = None) -> Any:
     """Ask the running service and give its answer.
 

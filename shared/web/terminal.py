@@ -7,13 +7,12 @@ from enum import IntEnum, StrEnum
 from typing import Annotated, Any, cast
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from shared.kernel.errors import BadRequestError, Kind, TmaError
-from shared.web.console import AbsentError, OrderT
+from shared.web.console import AbsentError, order_of
 
 out = Console(highlight=False)
 _errors = Console(stderr=True, highlight=False)
@@ -79,14 +78,8 @@ def run(app: typer.Typer) -> None:
         sys.exit(_status_of(error))
 
 
-def order(model: type[OrderT], **values: Any) -> OrderT:
-    """Make an order of arguments; raises BadRequestError naming the one that is wrong."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise BadRequestError(f"{field}: {first['msg']}.") from error
+#: Makes an order of arguments; raises BadRequestError naming the one that is wrong.
+order = order_of
 
 
 def print_json(value: Any) -> None:

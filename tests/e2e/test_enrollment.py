@@ -10,6 +10,7 @@ from tests.support.est import certificates
 from tests.support.fleet import Fleet
 from tests.support.idevid import Manufacturer
 from tests.support.processes import run, wait_until
+from tests.support.products import rows
 
 ENROLL = "/.well-known/est/onboarding/simpleenroll"
 
@@ -87,7 +88,13 @@ def test_a_line_without_a_link_admits_whom_central_named(fleet: Fleet, tmp_path:
     assert [other[0], elsewhere[0], not_its_own[0], pattern[0]] == [403] * 4
     assert b"used by another request" in other[1]
     assert b"not known here" in elsewhere[1]
+    listed = json.loads(gateway.command("alias", "list", "--json"))
+    assert "onboarding" in [one["name"] for one in listed]
+    shown = gateway.command("alias", "commands", "onboarding", "--device", "MX-0045")
+    assert f"{gateway.machine_url}{ENROLL}" in shown
     central.restore_link()
+    spent = "SELECT count(*) FROM one_time_code WHERE spent_by LIKE '%/%'"
+    wait_until(lambda: rows(central.database, spent) == [(1,)], what="central knows what is spent")
 
 
 def _told(database: Path) -> bool:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from shared.enroll.refusing import Refusals
 from shared.enroll.requesters.doorkeeper import Doorkeeper
 from shared.enroll.requesters.ports import Rules
-from shared.enroll.rest.ports import AuthorityRow, CertificateRow, KeptKey
+from shared.enroll.rest.ports import AuthorityRow, CertificateRow, KeptKey, RestPorts
 from shared.issuance.ports import CertificateRecord
 from shared.issuance.service import Issued
 from shared.kernel.clock import Clock
@@ -73,3 +73,27 @@ class EstPorts:
     clock: Clock
     profile: Callable[[str], Profile]
     chain: Callable[[str], tuple[bytes, ...]]
+
+    @classmethod
+    def of_rest(
+        cls,
+        rest: RestPorts,
+        *,
+        doorkeeper: Doorkeeper,
+        rules: Rules,
+        profile: Callable[[str], Profile],
+        chain: Callable[[str], tuple[bytes, ...]],
+    ) -> Self:
+        """Share what REST has."""
+        return cls(
+            issuance=rest.issuance,
+            status=rest.status,
+            refusals=rest.refusals,
+            reads=rest.reads,
+            kept=rest.kept,
+            doorkeeper=doorkeeper,
+            rules=rules,
+            clock=rest.clock,
+            profile=profile,
+            chain=chain,
+        )

@@ -1,7 +1,8 @@
 """The OpenAPI 3.1 document, made from the route table and the models that validate."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Protocol
 
 from pydantic import BaseModel
@@ -13,8 +14,10 @@ from shared.kernel import limits
 from shared.policy.case import Outcome
 
 _TEMPLATE = "#/components/schemas/{model}"
+_JSON = "application/json"
 _TIME = {"type": "string", "format": "date-time"}
-_TEXT = {"type": "string"}
+TEXT: Mapping[str, Any] = {"type": "string"}
+_TEXT = dict(TEXT)
 _TEXT_OR_NULL = {"type": ["string", "null"]}
 _TIME_OR_NULL = {"type": ["string", "null"], "format": "date-time"}
 _ERRORS = {
@@ -47,6 +50,12 @@ class Described(Protocol):
     def body(self) -> type[BaseModel] | None: ...  # noqa: D102
     @property
     def query(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def schema(self) -> Mapping[str, Any] | None: ...  # noqa: D102
+    @property
+    def takes(self) -> str: ...  # noqa: D102
+    @property
+    def gives(self) -> str: ...  # noqa: D102
 
 
 def document(routes: Sequence[Described]) -> dict[str, Any]:
@@ -56,6 +65,7 @@ def document(routes: Sequence[Described]) -> dict[str, Any]:
         [(body, "validation") for body in sorted(bodies, key=lambda body: body.__name__)],
         ref_template=_TEMPLATE,
     )
+    own = {route.answer: dict(route.schema) for route in routes if route.schema is not None}
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         body = references[route.body, "validation"] if route.body else None
@@ -65,7 +75,7 @@ def document(routes: Sequence[Described]) -> dict[str, Any]:
         "info": {"title": "TMA Edge", "version": "2.0"},
         "paths": paths,
         "components": {
-            "schemas": {**definitions.get("$defs", {}), **_answers()},
+            "schemas": {**definitions.get("$defs", {}), **_answers(), **own},
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer"},
                 "certificate": {"type": "mutualTLS"},
@@ -76,12 +86,10 @@ def document(routes: Sequence[Described]) -> dict[str, Any]:
 
 
 def _operation(route: Described, body: Any) -> dict[str, Any]:
-    answers: dict[str, Any] = {
-        str(route.status): {
-            "description": "Done.",
-            "content": {"application/json": {"schema": _reference(route.answer)}},
-        }
-    }
+    done: dict[str, Any] = {"description": "Done."}
+    if route.status != HTTPStatus.NO_CONTENT:
+        done["content"] = {route.gives: {"schema": _reference(route.answer)}}
+    answers = {str(route.status): done}
     problem = {"application/problem+json": {"schema": _reference("Problem")}}
     for status, description in _ERRORS.items():
         answers[str(status)] = {"description": description, "content": problem}
@@ -92,11 +100,9 @@ def _operation(route: Described, body: Any) -> dict[str, Any]:
         "parameters": _parameters(route),
         "responses": answers,
     }
-    if body is not None:
-        operation["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": body}},
-        }
+    if body is not None or route.takes != _JSON:
+        content = {route.takes: {"schema": body or _TEXT}}
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 
@@ -219,6 +225,16 @@ def _resource(required: dict[str, Any], optional: dict[str, Any]) -> dict[str, A
 
 def _single(required: dict[str, Any], optional: dict[str, Any]) -> dict[str, Any]:
     return _object({"data": _resource(required, optional)})
+
+
+def listed(attributes: Mapping[str, Any], *, links: bool = False) -> dict[str, Any]:
+    """Describe a list of resources with these attributes, for a route that is no REST of all."""
+    return _page(_resource(dict(attributes), {}), links=links)
+
+
+def single(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe one resource with these attributes."""
+    return _single(dict(attributes), {})
 
 
 def _page(item: dict[str, Any], *, links: bool = False) -> dict[str, Any]:

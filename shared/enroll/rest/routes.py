@@ -1,6 +1,6 @@
 """All addresses of the REST interface: one table mounts them and describes them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,17 +36,24 @@ _OPENAPI_HEADERS = {"Cache-Control": "no-cache"}
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation: where it is, who may, who handles it, what the OpenAPI document says."""
+    """One operation: where it is, who may, who handles it, what the OpenAPI document says.
+
+    ``schema`` describes an answer that ``openapi`` does not know; ``takes`` and ``gives`` are media
+    types.
+    """
 
     permission: Permission
     method: str
     path: str  # below /api/v2.0
     handler: Handler
     summary: str
-    answer: str  # name of a schema in ``openapi``
+    answer: str  # name of a schema
     status: int = 200
     body: type[BaseModel] | None = None
     query: tuple[str, ...] = field(default=())
+    schema: Mapping[str, Any] | None = None
+    takes: str = "application/json"
+    gives: str = "application/json"
     dry: bool = False  # asks only: what goes wrong with it is no refused enrollment
 
 
@@ -67,7 +74,8 @@ def routes(
 
     def guarded(route: Route) -> Handler:
         guarded = ports.authenticator.guarded(route.permission, route.handler)
-        recorded = refusing.around(guarded) if route.method == "POST" and not route.dry else guarded
+        enrolls = route.permission.startswith("certificate.") and not route.dry
+        recorded = refusing.around(guarded) if route.method == "POST" and enrolls else guarded
         return needs(route.permission, recorded)
 
     why = "the description of the interface holds nothing of this installation"

@@ -3,12 +3,14 @@
 import asyncio
 import itertools
 import ssl
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from pathlib import Path
 
 import httpx
 import pytest
+from playwright.async_api import Page
 
+from tests.support.central_pages import browser_page
 from tests.support.central_puppet import Puppet
 from tests.support.fleet import Central, Ports
 from tests.support.postgres import PostgresServer
@@ -44,6 +46,13 @@ def api(central: Central) -> Generator[httpx.Client]:
     headers = {"Authorization": f"Bearer {central.admin_token}"}
     with httpx.Client(verify=trusted, headers=headers, base_url=central.web_url) as client:
         yield client
+
+
+@pytest.fixture
+async def page(central: Central) -> AsyncIterator[Page]:
+    """A browser that nobody has used."""
+    async with browser_page(central) as opened:
+        yield opened
 
 
 @pytest.fixture

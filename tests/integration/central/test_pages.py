@@ -1,40 +1,11 @@
 """The pages in a real browser, against the real server."""
 
-from collections.abc import AsyncIterator
-
 import httpx
 import pytest
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import expect
 
+from tests.support.central_pages import log_in
 from tests.support.products import rows
-
-
-@pytest.fixture
-async def page(central) -> AsyncIterator[Page]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
-        )
-        context = await browser.new_context(
-            ignore_https_errors=True,
-            base_url=central.web_url,
-            viewport={"width": 1280, "height": 800},
-        )
-        opened = await context.new_page()
-        problems: list[str] = []
-        opened.on("console", lambda said: problems.append(said.text))
-        opened.on("pageerror", lambda error: problems.append(str(error)))
-        yield opened
-        await browser.close()
-    assert not [text for text in problems if "status of" not in text], "policy or script broken"
-
-
-async def _log_in(page: Page, central) -> None:
-    await page.goto("/login")
-    await page.get_by_label("Name").fill("admin")
-    await page.get_by_label("Password").fill(central.admin_password)
-    await page.get_by_role("button", name="Log in").click()
-    await expect(page.get_by_role("heading", name="Dashboard")).to_be_visible()
 
 
 async def test_login_leads_back_and_says_what_is_wrong(page, central):
@@ -54,7 +25,7 @@ async def test_login_leads_back_and_says_what_is_wrong(page, central):
 
 async def test_story_from_enrollment_to_revocation(page, central, newborn):
     puppet = await newborn()
-    await _log_in(page, central)
+    await log_in(page, central)
     issued = page.locator(".tile", has_text="Certificates issued").locator(".value")
     before = int((await issued.inner_text()).replace(",", ""))
     async with puppet.open(), puppet.online():
@@ -78,7 +49,7 @@ async def test_story_from_enrollment_to_revocation(page, central, newborn):
 
 
 async def test_gateway_is_invited_seen_and_ended(page, central):
-    await _log_in(page, central)
+    await log_in(page, central)
     await page.get_by_role("link", name="Gateways", exact=True).first.click()
     await page.get_by_label("Name").fill("line-9")
     await page.get_by_role("button", name="Invite").click()
@@ -99,7 +70,7 @@ async def test_open_question_is_to_do_until_it_is_settled(page, central, newborn
         body = puppet.certificate("SN-ungranted") | {"grant_id": "of-another-central"}
         await puppet.emit("certificate.issued", body)
         await puppet.drained()
-    await _log_in(page, central)
+    await log_in(page, central)
     sentence = f"{puppet.name}: Issued without a grant"
     await page.get_by_role("link", name=sentence).click()
     await page.get_by_role("button", name="Settle: Issued without a grant").click()
@@ -120,13 +91,13 @@ async def test_open_question_is_to_do_until_it_is_settled(page, central, newborn
     ],
 )
 async def test_empty_and_wrong_places_say_so(page, central, path, sentence):
-    await _log_in(page, central)
+    await log_in(page, central)
     await page.goto(path)
     await expect(page.get_by_text(sentence).first).to_be_visible()
 
 
 async def test_pages_fit_a_narrow_screen(page, central):
-    await _log_in(page, central)
+    await log_in(page, central)
     await page.set_viewport_size({"width": 390, "height": 800})
     for path in ("/", "/certificates", "/gateways", "/audit"):
         await page.goto(path)
@@ -145,7 +116,7 @@ def test_other_sites_and_strangers_change_nothing(central):
 
 
 async def test_profiles_are_shown_compared_and_published(page, central):
-    await _log_in(page, central)
+    await log_in(page, central)
     await page.get_by_role("link", name="Profiles").click()
     await page.get_by_role("row", name="S/MIME").get_by_role("link").click()
     await expect(page.get_by_role("heading", name="smime, version 1")).to_be_visible()

@@ -18,6 +18,7 @@ from shared.policy.access import Access, Alias, Evidence, Manufacturer, Requeste
 from shared.policy.device import DeviceRecord
 from shared.store import devices
 from shared.web import app, tls
+from shared.web.auth import open_to_all
 from shared.web.passwords import encode
 from tests.support import idevid
 from tests.support.est import Answer, EstClient, certificates
@@ -191,7 +192,7 @@ class Judge:
 @pytest.fixture
 async def judge() -> AsyncIterator[Judge]:
     judge = Judge()
-    routes = [web.post("/", judge.answer)]
+    routes = [web.post("/", open_to_all(judge.answer, "it stands for another system"))]
     endpoint = app.Endpoint(app.create(routes, random=os.urandom), "127.0.0.1", 0)
     async with app.serve([endpoint]) as [port]:
         judge.url = f"http://127.0.0.1:{port}/"

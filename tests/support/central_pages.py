@@ -1,0 +1,38 @@
+"""A real browser before central's pages."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from playwright.async_api import Page, async_playwright, expect
+
+from tests.support.fleet import Central
+
+
+@asynccontextmanager
+async def browser_page(central: Central) -> AsyncIterator[Page]:
+    """Open an empty page; whatever the page's console says is a failure."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+        )
+        context = await browser.new_context(
+            ignore_https_errors=True,
+            base_url=central.web_url,
+            viewport={"width": 1280, "height": 800},
+        )
+        opened = await context.new_page()
+        problems: list[str] = []
+        opened.on("console", lambda said: problems.append(said.text))
+        opened.on("pageerror", lambda error: problems.append(str(error)))
+        yield opened
+        await browser.close()
+    assert not [text for text in problems if "status of" not in text], "policy or script broken"
+
+
+async def log_in(page: Page, central: Central) -> None:
+    """Log in as the first administrator."""
+    await page.goto("/login")
+    await page.get_by_label("Name").fill("admin")
+    await page.get_by_label("Password").fill(central.admin_password)
+    await page.get_by_role("button", name="Log in").click()
+    await expect(page.get_by_role("heading", name="Dashboard")).to_be_visible()
