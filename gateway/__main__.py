@@ -206,16 +206,12 @@ def history_continue(
 
 
 @alias_app.command("list")
-def alias_list(context: typer.Context, as_json: AsJson = False) -> None:
+def alias_list(
+    context: typer.Context, output: OutputOption = None, as_json: AsJson = False
+) -> None:
     """List the aliases that are on at this gateway."""
-    aliases = _ask(context, "GET", "/aliases")
-    if as_json:
-        terminal.print_json(aliases)
-        return
-    table = Table("name", "profile", "accepts")
-    for alias in aliases:
-        table.add_row(alias["name"], alias["profile"], ", ".join(alias["accepts"]))
-    out.print(table)
+    rows = _ask(context, "GET", "/aliases")
+    show(rows, terminal.chosen(output, as_json), "name", "profile", "accepts")
 
 
 class _Offline:

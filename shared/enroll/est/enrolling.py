@@ -6,7 +6,7 @@ from dataclasses import replace
 from aiohttp import web
 from cryptography import x509
 
-from shared.enroll.est import answers, binding, bodies, csrattrs, renewing
+from shared.enroll.est import answers, binding, bodies, csrattrs, renewing, server_keys
 from shared.enroll.est.ports import EstPorts
 from shared.enroll.est.server_keys import ServerKeys
 from shared.enroll.requesters.doorkeeper import Enroller
@@ -100,8 +100,10 @@ class Enrolling:
         if not alias.server_keys:
             raise ForbiddenError(f"The alias {alias.name} makes no keys.")
         enroller = await self._ports.doorkeeper.admit(request, alias)
-        wish = _wish(alias, enroller, await self._request(request, alias))
-        pair = await self._server_keys.certify(wish)
+        raw = await self._body(request, alias)
+        csr = CertificationRequest.parse(raw)
+        server_keys.require_unencrypted(raw)
+        pair = await self._server_keys.certify(_wish(alias, enroller, csr))
         parts = (
             ("application/pkcs8", pair.private_key),
             (answers.CERTS_ONLY, cms.certs_only([pair.certificate])),

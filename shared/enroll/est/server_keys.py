@@ -9,16 +9,24 @@ import hashlib
 from dataclasses import replace
 from typing import NamedTuple
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509 import ObjectIdentifier
 
 from shared.enroll.est.ports import EstPorts
 from shared.enroll.rest.ports import CertificateRow, KeptKey
 from shared.issuance.service import IMPLICIT_REPLAY_US, explicit_key
 from shared.kernel import cbor
+from shared.kernel.errors import BadRequestError
 from shared.pki import keys
 from shared.pki.keys import KeyType
 from shared.policy.profile import Profile
 from shared.policy.request import EnrollmentRequest
+
+#: id-aa-decryptKeyID and id-aa-asymmDecryptKeyID (RFC 7030 §4.4.1): encrypt the key beyond TLS.
+_DECRYPT_KEY_IDS = frozenset(
+    map(ObjectIdentifier, ("1.2.840.113549.1.9.16.2.37", "1.2.840.113549.1.9.16.2.54"))
+)
 
 
 class KeyPair(NamedTuple):
@@ -74,6 +82,20 @@ class ServerKeys:
 
     async def _certificate(self, issue_key: str) -> CertificateRow | None:
         return await self._ports.reads.certificate_of(explicit_key(issue_key))
+
+
+def require_unencrypted(csr: bytes) -> None:
+    """Raise BadRequestError if the key shall be encrypted beyond TLS, which is not done here.
+
+    Whoever asks for that must not get it in clear (RFC 7030 §4.4.1). ``csr`` is DER.
+    """
+    wanted = {attribute.oid for attribute in x509.load_der_x509_csr(csr).attributes}
+    if wanted & _DECRYPT_KEY_IDS:
+        raise BadRequestError(
+            "The request asks for a key that is encrypted beyond TLS, which is not done here.",
+            remedy="Leave out DecryptKeyIdentifier and AsymmetricDecryptKeyIdentifier, or make "
+            "the key in the device and use simpleenroll.",
+        )
 
 
 def _content(wish: EnrollmentRequest) -> bytes:
