@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from central import core
 from central.config import CentralSettings
 from central.core import VERSION, Core
 from central.inventory import audit
-from central.sync import books, directives
+from central.sync import books, directives, regaining
 from shared.kernel.clock import US_PER_SECOND, Clock
 from shared.kernel.errors import ConflictError
 from shared.kernel.ids import Random
@@ -93,28 +94,30 @@ async def _make_offline(
 async def _put_back(
     settings: CentralSettings, path: Path, ask_secret: Callable[[], str], progress: Progress
 ) -> str:
+    outbox = Outbox.of_central(VERSION, books.enter)
     to = Restoring(
         product=_PRODUCT,
         database=settings.database_path,
         box_path=settings.box_slot_path,
         clock=SystemClock(),
         random=os.urandom,
-        sink=Outbox.of_central(VERSION, books.enter),
+        sink=outbox,
         ask_recovery=ask_secret,
-        settle=_settle,
+        settle=partial(_settle, outbox),
     )
     header, manifest = await restore(path, to, progress)
     return (
         f"Central is as it was at {utc_text(header.created_at_us)} UTC, as a new incarnation.\n"
         f"{manifest.events:,} events of {len(manifest.peers):,} gateways are in it; what came "
-        "later the gateways send again.\n"
+        "later the gateways give back; until then OCSP answers `tryLater` for them.\n"
         "Next: `tma-central broker config DIR`, start mosquitto, then `tma-central run`."
     )
 
 
-def _settle(tx: Transaction, header: Header) -> None:
-    """Begin another life of this database: nobody stays logged in, gateways notice."""
+def _settle(outbox: Outbox, tx: Transaction, header: Header) -> None:
+    """Begin another life of this database: nobody stays logged in, gateways give back."""
     former = directives.renew_incarnation(tx)
+    regaining.begin(tx, outbox)
     tx.execute(delete(session))
     detail = {"backup_id": header.backup_id, "made_at_us": header.created_at_us, "former": former}
     audit.add(tx, "system", "central.restored", header.name, detail)

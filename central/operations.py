@@ -75,6 +75,7 @@ class Operations:
                 "version": row.version,
                 "state_reason": row.state_reason,
                 "ca_id": row.ca_id,
+                "lacking": row.lacking,
             }
             for row in await self._inventory.gateways()
         ]

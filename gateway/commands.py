@@ -81,7 +81,7 @@ def apply(transaction: Transaction, event: Event) -> None:
         "incarnation": body["incarnation"],
         "number": body["number"],
         "envelope": cbor.encode(dict(body)),
-        "created_at": transaction.now.utc_us,
+        "created_at": event.utc_us,
     }
     transaction.execute(_HOLD, row)
     effect = _EFFECTS.get(kind)

@@ -17,6 +17,7 @@ _STOPPED = {
 #: What each kind of open question means.
 CONFLICTS = {
     "clock-in-doubt": "Issued while the gateway's clock was in doubt",
+    "directive-not-regained": "An order that the gateway gave back could not be taken",
     "device-at-two-gateways": "The same device was enrolled at two gateways",
     "directive-failed": "The gateway could not carry out an order",
     "history-gap": "An operator went on although events may be missing",
@@ -52,6 +53,17 @@ def of_gateway(gateway: GatewayView, now_us: int) -> Remark:
         return _invited(gateway, now_us)
     if gateway.state == "ended":
         return Remark("idle", f"Ended: {gateway.state_reason}")
+    return _active(gateway, now_us)
+
+
+def _active(gateway: GatewayView, now_us: int) -> Remark:
+    if gateway.lacking:
+        return Remark(
+            "warn",
+            "Central was put back from a backup and lacks what this gateway did since; "
+            "its OCSP answers tryLater for it.",
+            "The gateway gives it back as soon as it is connected. End it if it will never be.",
+        )
     since = utc_text(gateway.link_since_us)
     if gateway.link != "online":
         return Remark("warn", f"Offline since {since}.", "It goes on issuing; check its network.")

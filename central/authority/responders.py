@@ -15,6 +15,7 @@ from central.authority import plans
 from central.authority.hierarchy import Hierarchy, certify
 from central.authority.join import responder_key_name
 from central.inventory.reads import PublicReads
+from central.sync import fleet
 from central.sync.apply import responder_fact
 from shared.hsm.software import SoftwareIssuingKey
 from shared.issuance.ports import Purpose
@@ -24,14 +25,22 @@ from shared.kernel.ids import Random
 from shared.pki import keys
 from shared.pki.ocsp import State, Status
 from shared.store.database import Database
+from shared.store.link import LACKING
 from shared.store.reads import AuthorityRow, CrlRow
 from shared.store.schema import ca, fact, gateway
 from shared.store.vault import Vault
+from shared.sync.lineage import Verdict
 
 _FACT = select(fact.c.value).where(fact.c.name == bindparam("wanted"))
 _OWNER = (
-    select(ca.c.gateway, ca.c.state, gateway.c.state.label("gateway_state"))
+    select(
+        ca.c.gateway,
+        ca.c.state,
+        gateway.c.state.label("gateway_state"),
+        fact.c.value.label("lacking"),
+    )
     .outerjoin(gateway, gateway.c.name == ca.c.gateway)
+    .outerjoin(fact, fact.c.name == LACKING + ca.c.gateway)
     .where(ca.c.ca_id == bindparam("wanted"))
 )
 
@@ -83,9 +92,12 @@ class CentralValidation:
         """Give the status; a device that was enrolled offline just now must work.
 
         So serials of a gateway CA that are not heard of yet are good while the gateway is
-        trusted, and unknown once it is cloned, restored or ended (design.md §4).
+        trusted, and unknown once it is cloned, restored or ended (design.md §4). Raises
+        UnavailableError while this central, put back from a backup, may lack revocations.
         """
         owner = await self._database.lookups.one(_OWNER, {"wanted": ca_id})
+        if _lacking(owner):
+            raise UnavailableError("Central has yet to learn again what this gateway holds.")
         return await self._reads.ocsp_status(ca_id, serial, self._unlisted(ca_id, owner))
 
     async def responder(self, ca_id: str) -> Responder | None:
@@ -109,7 +121,10 @@ class CentralValidation:
         lookups = self._database.lookups
         if not lookups.quick:
             return None
-        unlisted = self._unlisted(ca_id, lookups.now(_OWNER, {"wanted": ca_id}))
+        owner = lookups.now(_OWNER, {"wanted": ca_id})
+        if _lacking(owner):
+            return None  # the slow way says why
+        unlisted = self._unlisted(ca_id, owner)
         return self._reads.ocsp_status_now(ca_id, serial, unlisted)
 
     async def _certified(self, own: SoftwareIssuingKey) -> Responder:
@@ -144,3 +159,12 @@ class CentralValidation:
             return self._never_issued
         trusted = owner is not None and owner.state == "active" and owner.gateway_state == "active"
         return State.GOOD if trusted else State.UNKNOWN
+
+
+def _lacking(owner: Any) -> bool:
+    """Tell if the gateway will still give back; one that ended or is cloned will not."""
+    return (
+        owner is not None
+        and owner.lacking is not None
+        and owner.gateway_state in {fleet.ACTIVE, fleet.STOPPED[Verdict.RESTORED]}
+    )

@@ -44,7 +44,8 @@ class GatewayView:
     """One gateway.
 
     ``backlog``: events that it said it still holds unsent; ``applied``: events of it that are
-    applied here; ``waiting``: events of ours that it has not confirmed.
+    applied here; ``waiting``: events of ours that it has not confirmed; ``lacking``: what this
+    central, put back from a backup, is still to learn again from it (``ports.Lacking``).
     """
 
     name: str
@@ -60,6 +61,7 @@ class GatewayView:
     ca_id: str | None
     created_at_us: int
     join_expires_at_us: int | None
+    lacking: str = ""
 
 
 @dataclass(frozen=True, slots=True)

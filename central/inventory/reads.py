@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select
 
 from central.authority.hierarchy import INFRASTRUCTURE
 from central.inventory.conflicts import choices
@@ -22,6 +22,7 @@ from central.inventory.models import (
 from shared.kernel.errors import NotFoundError
 from shared.policy.rights import Scope
 from shared.store.database import Database
+from shared.store.link import LACKING
 from shared.store.reads import AuthorityRow, Reads, inside
 from shared.store.schema import (
     backup,
@@ -29,6 +30,7 @@ from shared.store.schema import (
     certificate,
     conflict,
     cursor,
+    fact,
     gateway,
     hold,
     quarantine,
@@ -52,6 +54,7 @@ _LINE_COLUMNS = (
     certificate.c.issued_at,
     certificate.c.not_after,
 )
+_LACKING = select(fact.c.value).where(fact.c.name == bindparam("wanted"))
 #: The newest of each gateway comes last.
 _CAS_OF_GATEWAYS = (
     select(ca.c.gateway, ca.c.ca_id).where(ca.c.gateway.is_not(None)).order_by(ca.c.created_at)
@@ -227,6 +230,8 @@ class Inventory:
 
     async def _gateway(self, known: tuple[Any, str | None, int]) -> GatewayView:
         row, ca_id, applied = known
+        found = await self._read(_LACKING, {"wanted": LACKING + row.name})
+        lacking = found[0].value if found else ""
         return GatewayView(
             name=row.name,
             state=row.state,
@@ -241,6 +246,7 @@ class Inventory:
             ca_id=ca_id,
             created_at_us=row.created_at,
             join_expires_at_us=row.join_expires_at if row.join_secret_hash else None,
+            lacking=lacking,
         )
 
     async def _quarantined(self) -> int:

@@ -15,6 +15,8 @@ from shared.policy.grant import Grant
 from shared.store import facts
 from shared.store.schema import directive
 from shared.store.transaction import Transaction
+from shared.sync.events import create
+from shared.sync.ports import Directive
 
 _INCARNATION = "incarnation"
 _NUMBER = "directive_number"
@@ -22,6 +24,11 @@ _GIVEN = (
     select(directive)
     .where(directive.c.peer == bindparam("gateway_name"))
     .order_by(directive.c.number)
+)
+_KNOWN = select(directive.c.incarnation, directive.c.number).where(
+    directive.c.peer == bindparam("gateway_name"),
+    directive.c.kind == bindparam("which"),
+    directive.c.subject == bindparam("about"),
 )
 _inserted = insert(directive)
 _PUT = _inserted.on_conflict_do_update(
@@ -137,6 +144,46 @@ def reissue(gateway: str, transaction: Transaction) -> None:
         body = cbor.decode(row.envelope, limit=EVENT_BYTES_MAX)
         place = {"incarnation": row.incarnation, "number": row.number}
         transaction.emit(f"directive.{row.kind}", {**body, **place}, actor="system", peer=gateway)
+
+
+def regain(transaction: Transaction, gateway: str, given: Directive) -> Mapping[str, Any] | None:
+    """Learn a directive that the gateway was given and this central forgot; numbers go on above.
+
+    Gives its body; None if what is known here is as new or, being of this incarnation, newer.
+    Raises BadRequestError when it cannot be read.
+    """
+    body = _body(transaction, given)
+    place = {"incarnation": body.pop("incarnation"), "number": body.pop("number")}
+    highest = max(int(facts.get(transaction, _NUMBER) or 0), place["number"])
+    facts.put(transaction, _NUMBER, str(highest))
+    subject = {"gateway_name": gateway, "which": given.kind, "about": given.subject}
+    known = transaction.one(_KNOWN, subject)
+    if known is not None and (
+        known.incarnation == incarnation(transaction) or known.number >= place["number"]
+    ):
+        return None
+    row = {
+        "peer": gateway,
+        "kind": given.kind,
+        "subject": given.subject,
+        **place,
+        "envelope": cbor.encode(body),
+        "created_at": given.ordered_us,
+    }
+    transaction.execute(_PUT, row)
+    return body
+
+
+def _body(transaction: Transaction, given: Directive) -> dict[str, Any]:
+    body: Any = cbor.decode(given.body, limit=EVENT_BYTES_MAX)
+    create(  # only to have it checked against the catalogue
+        f"directive.{given.kind}",
+        body,
+        actor="system",
+        now=transaction.now,
+        random=transaction.random,
+    )
+    return dict(body)
 
 
 def _order(

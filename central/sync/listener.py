@@ -11,7 +11,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import select
 
-from central.sync import directives, fleet
+from central.sync import directives, fleet, regaining
 from central.sync.apply import Applier
 from central.sync.fleet import Report
 from shared.kernel.clock import Clock
@@ -97,7 +97,7 @@ class Listener:
         known = Keys(self._signer, partial(_find, self._keys[name]))
         end = CentralReplicator(name, known, incarnation=self._incarnation, blocked=blocked)
         storage = self._storage
-        own = Own(reissue=partial(directives.reissue, name))
+        own = Own(reissue=partial(directives.reissue, name), regain=partial(regaining.regain, name))
         link = SqlLink(storage.database.writer, storage.outbox, name, Applier(name).apply_all, own)
         self._ends[name] = end
         self._session.add(name, Wire(end, link))

@@ -6,17 +6,27 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, func, insert, select
+from sqlalchemy import bindparam, delete, func, insert, select, tuple_
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from shared.store import counters, cursors, facts, segments
 from shared.store.outbox import Outbox, head, settle
-from shared.store.schema import cursor, inbox_event, outbox, quarantine, segment
+from shared.store.schema import cursor, directive, inbox_event, outbox, quarantine, segment
 from shared.store.transaction import Transaction
 from shared.store.writer import Writer
 from shared.sync.events import Event, Lane
 from shared.sync.outbox import GENESIS_HASH
-from shared.sync.ports import Cursor, Head, OutSegment, Result, Row, Segment, Unit
+from shared.sync.ports import (
+    Cursor,
+    Directive,
+    Head,
+    Lacking,
+    OutSegment,
+    Result,
+    Row,
+    Segment,
+    Unit,
+)
 
 #: Applies the effects of events of the peer, in order; raises when one cannot be applied.
 Apply = Callable[[Transaction, Sequence[Event]], None]
@@ -27,14 +37,18 @@ class Own:
     """What this side does with its own history when one of the two is an old copy.
 
     ``reapply`` makes the effects of an event of ours our own again, ``recount`` counts again what
-    is counted, ``reissue`` writes all that is in force for the peer again.
+    is counted, ``reissue`` writes all that is in force for the peer again, ``regain`` learns a
+    directive of ours that the peer held.
     """
 
     reapply: Callable[[Transaction, Event], None] = lambda _tx, _event: None
     recount: Callable[[Transaction], None] = lambda _tx: None
     reissue: Callable[[Transaction], None] = lambda _tx: None
+    regain: Callable[[Transaction, Directive], None] = lambda _tx, _directive: None
 
 
+#: Fact, with the peer's name: what a restored central does not know again yet of it (Lacking).
+LACKING: Final = "lacking/"
 #: Fact: what is thought of this database's own history, a verdict; no row while it may go on.
 DOUBT: Final = "doubt"
 
@@ -106,6 +120,22 @@ _IN_ROWS = (
     _row(inbox_event)
     .where(inbox_event.c.sequence.between(bindparam("first"), bindparam("last")))
     .order_by(inbox_event.c.sequence)
+)
+_DIRECTIVES = (
+    select(
+        directive.c.number,
+        directive.c.kind,
+        directive.c.subject,
+        directive.c.envelope,
+        directive.c.created_at,
+    )
+    .where(
+        directive.c.peer == bindparam("link"),
+        tuple_(directive.c.number, directive.c.kind, directive.c.subject)
+        > tuple_(bindparam("n"), bindparam("k"), bindparam("s")),
+    )
+    .order_by(directive.c.number, directive.c.kind, directive.c.subject)
+    .limit(bindparam("most"))
 )
 _RECEIVE = insert(inbox_event)
 _QUARANTINE = upsert(quarantine).on_conflict_do_nothing()
@@ -258,6 +288,10 @@ class LinkTables:
         self._outbox.open_segment(self._tx, self._peer)
         self._own.reissue(self._tx)
 
+    def regain(self, directive: Directive) -> None:
+        """Learn a directive of ours that the peer holds."""
+        self._own.regain(self._tx, directive)
+
     def backlog(self) -> int:
         """Count the events that the peer did not confirm as applied."""
         return sum(
@@ -306,6 +340,20 @@ class LinkTables:
     def set_fenced(self, *, fenced: bool) -> None:
         """Take no events of the peer, or take them again."""
         facts.put(self._tx, f"fenced/{self._peer}", "yes" if fenced else None)
+
+    def lacking(self) -> Lacking:
+        """Tell what is to be given back."""
+        return Lacking(facts.get(self._tx, LACKING + self._peer) or "")
+
+    def set_lacking(self, lacking: Lacking) -> None:
+        """Remember what is to be given back."""
+        facts.put(self._tx, LACKING + self._peer, lacking.value or None)
+
+    def directives(self, after: tuple[int, str, str], most: int) -> Sequence[Directive]:
+        """Read directives of the peer."""
+        number, kind, subject = after
+        place = {"link": self._peer, "n": number, "k": kind, "s": subject, "most": most}
+        return [Directive(*row) for row in self._tx.all(_DIRECTIVES, place)]
 
     def in_segment(self, name: str) -> Segment | None:
         """Give a segment of the peer."""

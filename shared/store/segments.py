@@ -35,7 +35,8 @@ _NEWEST = (
     .order_by(segment.c.number.desc())
     .limit(bindparam("most"))
 )
-_SET_STATE = update(segment).where(_THIS).values(state=bindparam("state"))
+#: What has ended stays so.
+_SET_STATE = update(segment).where(_THIS, segment.c.state != "ended").values(state=bindparam("to"))
 _END_ALL = update(segment).where(_LINK).values(state="ended")
 
 
@@ -90,7 +91,7 @@ def in_state(tx: Transaction, peer: str, state: str, most: int) -> list[Segment]
 
 def set_state(tx: Transaction, peer: str, name: str, state: str) -> None:
     """Write the state of one of ours."""
-    tx.execute(_SET_STATE, {"link": peer, "way": "out", "name": name, "state": state})
+    tx.execute(_SET_STATE, {"link": peer, "way": "out", "name": name, "to": state})
 
 
 def end_history(tx: Transaction, peer: str) -> None:

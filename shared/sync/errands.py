@@ -6,7 +6,9 @@ state at all. A lost message is asked for again, a crash begins anew: parts are 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
+from typing import NamedTuple
 
 from shared.kernel.clock import Instant
 from shared.sync.effects import Alarm, Effects, Run, Send
@@ -15,17 +17,36 @@ from shared.sync.ports import LinkTransaction, Unit
 
 _ASK_NS = 5 * 10**9
 _ASK_NS_MAX = 60 * 10**9
+_AGAIN_NS = 10**9
+
+
+class Given(NamedTuple):
+    """A part of an errand: its content, where to go on, and whether that is all."""
+
+    content: list[bytes]
+    position: bytes
+    done: bool
+
+
+class Trouble(NamedTuple):
+    """Why a part cannot be taken, as a sentence: the errand ends there."""
+
+    reason: str
+
+
+class Taken(Enum):
+    """What became of a part."""
+
+    YES = "yes"
+    NOT_YET = "not yet"  # it is tried again in a while, without asking
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """One errand from the asking side: where to begin, what to do with a part, what comes then.
-
-    ``take`` gives None, or a sentence why the part cannot be taken: the errand ends there.
-    """
+    """One errand from the asking side: where to begin, what to do with a part, what comes then."""
 
     begin: Unit[bytes]
-    take: Callable[[LinkTransaction, Part], str | None]
+    take: Callable[[LinkTransaction, Part], Taken | Trouble]
     done: Callable[[Instant], Effects]
 
 
@@ -41,6 +62,7 @@ class Errands:
         self._life = 0  # results of transactions that belong to an earlier errand are void
         self._nonce = b""  # of the ask that waits for its part
         self._position = b""
+        self._part: Part | None = None  # what came too early
         self._pause_ns = _ASK_NS
         self._ask_at_ns = 0
 
@@ -62,9 +84,13 @@ class Errands:
         self._errand = None
         self._life += 1
         self._nonce = b""
+        self._part = None
 
     def tick(self, now: Instant) -> Effects:
-        """Ask again for what did not come."""
+        """Ask again for what did not come, and try again what came too early."""
+        if self._part is not None and now.mono_ns >= self._ask_at_ns:
+            part, self._part = self._part, None
+            return self._take(part)
         if not self._nonce or now.mono_ns < self._ask_at_ns:
             return []
         self._pause_ns = min(2 * self._pause_ns, _ASK_NS_MAX)
@@ -75,6 +101,9 @@ class Errands:
         if part.errand is not self._errand or part.nonce != self._nonce:
             return []
         self._nonce = b""
+        return self._take(part)
+
+    def _take(self, part: Part) -> Effects:
         take = self._rules.take
         return [Run(lambda store: take(store, part), partial(self._took, self._life, part))]
 
@@ -92,12 +121,15 @@ class Errands:
         ask = Ask(nonce=self._nonce, errand=self._errand, position=self._position)
         return [self._send(ask)]
 
-    def _took(self, life: int, part: Part, trouble: str | None, now: Instant) -> Effects:
+    def _took(self, life: int, part: Part, taken: Taken | Trouble, now: Instant) -> Effects:
         if life != self._life:
             return []
-        if trouble is not None:
+        if isinstance(taken, Trouble):
             self.stop()
-            return [Alarm(trouble)]
+            return [Alarm(taken.reason)]
+        if taken is Taken.NOT_YET:
+            self._part, self._ask_at_ns = part, now.mono_ns + _AGAIN_NS
+            return []
         if part.done:
             done = self._rules.done
             self.stop()

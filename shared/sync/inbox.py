@@ -15,7 +15,7 @@ from shared.sync.envelope import Address, Batch
 from shared.sync.events import Direction, Event, Lane
 from shared.sync.lineage import Verdict
 from shared.sync.outbox import GENESIS_HASH, chain_hash
-from shared.sync.ports import Cursor, Head, InboxTransaction, Row
+from shared.sync.ports import Cursor, Head, InboxTransaction, Lacking, Row
 
 _FENCED = "The gateway takes its history back; until then nothing else of it is taken."
 
@@ -67,6 +67,8 @@ def accept(store: InboxTransaction, address: Address, batch: Batch) -> Acceptanc
     """
     cursor = store.in_cursor(batch.segment, batch.lane)
     try:
+        if store.lacking() is Lacking.DIRECTIVES:
+            raise _RejectError(Outcome.GAP)  # noqa: TRY301 - it is sent again
         if store.fenced():
             raise _RejectError(Outcome.REFUSED, Verdict.RESTORED, _FENCED)  # noqa: TRY301 - one place
         arrivals = _new(store, address, batch, cursor)

@@ -144,6 +144,8 @@ class Errand(StrEnum):
     """What one side asks the other for, part by part, so that a history can go on."""
 
     HISTORY = "history"  # a restored gateway: its own events, which central holds
+    DIRECTIVES = "directives"  # a restored central: what it had ordered, which the gateway holds
+    HEADS = "heads"  # a restored central: how much the gateway wrote that it may lack
 
 
 class Ask(Message):

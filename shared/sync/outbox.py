@@ -16,6 +16,7 @@ GENESIS_HASH = bytes(32)
 
 #: Of five normal batches the open segment gets four, sealed ones together the fifth.
 _TURNS = 5
+_ALL = 1 << 31
 
 Positions = Mapping[tuple[str, Lane], Head]
 
@@ -97,6 +98,14 @@ def _order(segments: Sequence[OutSegment], turn: int) -> Iterator[tuple[OutSegme
     sealed_first = turn % _TURNS == _TURNS - 1
     for segment in sorted(segments, key=lambda one: one.is_open is sealed_first):
         yield segment, Lane.NORMAL
+
+
+def reissue(store: OutboxTransaction) -> None:
+    """Write all that is in force for the peer again; what is under way in older segments ends."""
+    former = [out.segment.name for out in store.out_segments(_ALL)]
+    store.reissue()
+    for name in former:
+        store.abandon(name)
 
 
 class Conflict(Enum):

@@ -8,6 +8,7 @@ to one link: one peer and its direction (design.md §5).
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple, Protocol, TypeVar
 
 from shared.sync.events import Event, Lane
@@ -63,6 +64,24 @@ class Row(NamedTuple):
     event: bytes
     hash: bytes
     type: str
+
+
+class Directive(NamedTuple):
+    """A directive as a gateway holds it. ``body`` is its CBOR, ``ordered_us`` when it was given."""
+
+    number: int
+    kind: str
+    subject: str
+    body: bytes
+    ordered_us: int
+
+
+class Lacking(StrEnum):
+    """What a central that was put back from a backup does not know again yet of a gateway."""
+
+    NOTHING = ""
+    DIRECTIVES = "directives"  # what it had ordered; no events are taken before that is known
+    EVENTS = "events"  # what the gateway wrote since the backup
 
 
 class OutboxTransaction(Protocol):
@@ -153,7 +172,7 @@ class OutboxTransaction(Protocol):
         ...
 
     def abandon(self, segment: str) -> None:
-        """End a segment of ours that the peer will never take: nothing is left in it."""
+        """End a segment of ours: what is not confirmed of it will never be sent any more."""
         ...
 
     def go_on(self, parent: str | None, heads: Mapping[Lane, Head]) -> Segment:
@@ -169,6 +188,10 @@ class OutboxTransaction(Protocol):
 
     def reissue(self) -> None:
         """Open a segment and write again all that is in force for the peer (central only)."""
+        ...
+
+    def regain(self, directive: Directive) -> None:
+        """Learn a directive of ours that the peer holds; a newer one of ours stays."""
         ...
 
     def backlog(self) -> int:
@@ -211,6 +234,18 @@ class InboxTransaction(Protocol):
 
     def set_fenced(self, *, fenced: bool) -> None:
         """Take no events of the peer until it says how it goes on; or take them again."""
+        ...
+
+    def lacking(self) -> Lacking:
+        """Tell what is to be given back before we know all of the peer again."""
+        ...
+
+    def set_lacking(self, lacking: Lacking) -> None:
+        """Remember what is still to be given back."""
+        ...
+
+    def directives(self, after: tuple[int, str, str], most: int) -> Sequence[Directive]:
+        """Read directives of the peer after (number, kind, subject), in this order."""
         ...
 
     def in_segment(self, name: str) -> Segment | None:

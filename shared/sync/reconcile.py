@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from shared.kernel import limits
 from shared.kernel.errors import BadRequestError
-from shared.sync import events, lineage
+from shared.sync import events, giving_back, lineage
 from shared.sync.events import Lane
 from shared.sync.lineage import Finding, Verdict
 from shared.sync.messages import Hello, HelloSegment, Mark, cursors_of, marks_of
-from shared.sync.outbox import Contradiction, confirm
-from shared.sync.ports import NOTHING, Cursor, Head, LinkTransaction, Row, Segment
+from shared.sync.outbox import Contradiction
+from shared.sync.ports import NOTHING, Cursor, Head, Lacking, LinkTransaction, Row, Segment
 from shared.sync.segments import opens_after_outage
 
 #: Central opens a segment per incarnation, so a few hold all that can still be under way.
@@ -55,13 +55,14 @@ class Examination:
     """What central found; ``cursors`` answers for each lane that the hello names.
 
     ``contradiction`` is between the gateway's cursors and our own outbox; ``confirmed`` is what it
-    had confirmed of our open segment.
+    had confirmed of our open segment; ``lacking`` is what a restored central is to ask it for.
     """
 
     finding: Finding | None
     cursors: Mapping[LaneName, Cursor]
     contradiction: Contradiction | None
     confirmed: Confirmed
+    lacking: Lacking
 
 
 def examine(
@@ -98,11 +99,11 @@ def examine(
     finding = finding or _forgotten(hello, confirmed if floor is None else floor)
     contradiction = None
     if finding is None:
-        contradiction = confirm(store, cursors_of(hello.cursors))
+        contradiction = giving_back.confirm(store, cursors_of(hello.cursors))
         store.set_fenced(fenced=False)
         if store.in_segment(described[0][0].name) is None:
             store.add_segment(described[0][0])
-    return Examination(finding, cursors, contradiction, confirmed)
+    return Examination(finding, cursors, contradiction, confirmed, store.lacking())
 
 
 def _own_doubt(hello: Hello) -> Finding | None:

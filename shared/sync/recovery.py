@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from shared.kernel import cbor, limits
 from shared.kernel.errors import BadRequestError
-from shared.sync import events, segments
+from shared.sync import events, outbox, segments
 from shared.sync.envelope import BATCH_BYTES_MAX, Batch, Message, batch_of
+from shared.sync.errands import Given, Taken, Trouble
 from shared.sync.events import OPENED, Direction, Lane
 from shared.sync.lineage import Finding, Verdict
 from shared.sync.messages import HelloSegment, Part
@@ -62,14 +63,6 @@ def begin(store: LinkTransaction) -> bytes:
     )
 
 
-class Given(NamedTuple):
-    """A part of an errand: its content, where to go on, and whether that is all."""
-
-    content: list[bytes]
-    position: bytes
-    done: bool
-
-
 def give(store: LinkTransaction, position: bytes) -> Given | Finding:
     """Give the next of a gateway's own events; or find that its history is another one than ours.
 
@@ -80,7 +73,7 @@ def give(store: LinkTransaction, position: bytes) -> Given | Finding:
     """
     store.set_fenced(fenced=True)
     if any(cursor.applied for out in store.out_segments(0) for cursor in out.confirmed.values()):
-        store.reissue()
+        outbox.reissue(store)
     place = _common(store, _decode(position))
     if isinstance(place, Finding):
         return place
@@ -127,17 +120,17 @@ def _common(store: LinkTransaction, places: Sequence[Place]) -> Place | Finding 
     return Place(root, _NONE) if root else None
 
 
-def take(store: LinkTransaction, part: Part, gateway: str) -> str | None:
-    """Take a part of our own history; with the last one, go on. None, or why it cannot be taken."""
+def take(store: LinkTransaction, part: Part, gateway: str) -> Taken | Trouble:
+    """Take a part of our own history; with the last one, go on."""
     for content in part.content:
         value = cbor.decode(content, limit=limits.ENVELOPE_BYTES_MAX)
         if "events" not in value:
             _take_empty(store, _read(HelloSegment, value).described()[0])
         elif trouble := _take_batch(store, _read(Batch, value), gateway):
-            return trouble
-    if part.done:
-        return _go_on(store, _decode(part.position))
-    return None
+            return Trouble(trouble)
+    if part.done and (trouble := _go_on(store, _decode(part.position))):
+        return Trouble(trouble)
+    return Taken.YES
 
 
 def _take_empty(store: LinkTransaction, segment: Segment) -> None:

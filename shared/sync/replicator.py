@@ -13,7 +13,7 @@ from shared.kernel import cbor
 from shared.kernel.clock import Instant
 from shared.kernel.errors import TmaError
 from shared.kernel.ids import Random
-from shared.sync import envelope, outbox, reconcile, recovery
+from shared.sync import envelope, giving_back, outbox, reconcile, recovery
 from shared.sync.effects import (
     Alarm,
     Contact,
@@ -27,7 +27,7 @@ from shared.sync.effects import (
     topic,
 )
 from shared.sync.envelope import Address, Batch, FindKey, Kind, Message, Signer
-from shared.sync.errands import Errands, Rules
+from shared.sync.errands import Errands, Given, Rules
 from shared.sync.events import Direction, Lane
 from shared.sync.inbox import Acceptance
 from shared.sync.lineage import Finding, Verdict
@@ -43,15 +43,16 @@ from shared.sync.messages import (
     marks_of,
 )
 from shared.sync.outbox import Conflict, Contradiction
+from shared.sync.ports import Lacking
 from shared.sync.receiver import Cursors, Receiver
 from shared.sync.reconcile import Confirmed, Examination, Standing
-from shared.sync.recovery import Given
 from shared.sync.sender import WINDOW_BYTES, Sender
 
 #: A hello is repeated until it is answered, and then as a sign of life with a fresh answer.
 _ASK_NS = 2 * 10**9
 _ASK_NS_MAX = 60 * 10**9
 _HEARTBEAT_NS = 60 * 10**9
+_REGAINED = "All that this gateway holds is known here again."
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
@@ -76,7 +77,8 @@ class _End:
         self._from = Address(gateway, inward)
         self._incarnation = incarnation  # central's, whichever end this is
         self._window = 1
-        self._sender = Sender(self._seal_batch, self._contradicted)
+        confirm = outbox.confirm if outward is Direction.UP else giving_back.confirm
+        self._sender = Sender(self._seal_batch, self._contradicted, confirm)
         self._receiver = Receiver(self._from, credit, self._receipt, self._refused)
         self._errands = Errands(partial(self._send, Kind.ASK), self._once)
         self._counted = 0
@@ -98,6 +100,8 @@ class _End:
     def received(self, kind: Kind, payload: bytes, now: Instant) -> Effects:
         """Take a message from the link. What is not authentic has no effect but an alarm."""
         try:
+            if kind is Kind.PART:
+                return self._errands.received(self._open(Part, kind, payload))
             return self._received(kind, payload, now)
         except TmaError as error:
             return [Alarm(f"A {kind.value} message was ignored: {error.message}")]
@@ -139,6 +143,16 @@ class _End:
     def _send(self, kind: Kind, message: Message) -> Send:
         name = topic(self._to.gateway, self._to.direction, kind.value)
         return Send(kind, name, message.seal(kind, self._keys.signer, self._to))
+
+    def _part(self, ask: Ask, given: Given) -> Send:
+        part = Part(
+            nonce=ask.nonce,
+            errand=ask.errand,
+            content=given.content,
+            position=given.position,
+            done=given.done,
+        )
+        return self._send(Kind.PART, part)
 
     def _seal_batch(self, batch: Batch) -> Send:
         return self._send(Kind.EVENTS, batch)
@@ -230,8 +244,10 @@ class GatewayReplicator(_End):
             return self._welcome(self._open(Welcome, kind, payload), now)
         if kind is Kind.RECEIPT:
             return self._take_receipt(self._open(Receipt, kind, payload), now)
-        if kind is Kind.PART:
-            return self._errands.received(self._open(Part, kind, payload))
+        if kind is Kind.ASK:
+            ask = self._open(Ask, kind, payload)
+            give = partial(giving_back.give, errand=ask.errand, position=ask.position)
+            return [Run(give, lambda given, _: [self._part(ask, given)])]
         if kind is Kind.CALL:
             self._challenge = self._open(Call, kind, payload).challenge
             self._sender.stop()  # nothing may overtake the hello that is to be judged
@@ -345,7 +361,12 @@ class CentralReplicator(_End):
 
     def tick(self, now: Instant) -> Effects:
         """Let time pass: repeat what was not answered. Call about once a second."""
-        return self._sender.tick(now)
+        return self._sender.tick(now) + self._errands.tick(now)
+
+    def disconnected(self, now: Instant) -> None:
+        """Take note that the link is gone."""
+        super().disconnected(now)
+        self._errands.stop()
 
     def _call(self, now: Instant) -> Send:
         call = Call(incarnation=self._incarnation, utc_us=now.utc_us, challenge=self._challenge)
@@ -388,6 +409,8 @@ class CentralReplicator(_End):
                 return self._challenged(finding.reason, now)
         elif hello.challenge == self._challenge:
             self._challenge = b""
+        if finding is None and examination.lacking is Lacking.DIRECTIVES:
+            return [Contact(now.utc_us), *self._regain(Errand.DIRECTIVES)]
         welcome = Welcome(
             nonce=hello.nonce,
             incarnation=self._incarnation,
@@ -404,13 +427,21 @@ class CentralReplicator(_End):
         ]
         if finding is not None:
             self._sender.stop()
+            self._errands.stop()
             self._blocked, self._challenge = finding, b""
             return [*effects, Stop(*finding)]
+        return effects + self._resumed(examination, now)
+
+    def _resumed(self, examination: Examination, now: Instant) -> Effects:
+        """Go on with a gateway that is welcome."""
+        effects: Effects = []
         if self._blocked is not None:
             self._blocked = None
             effects.append(Healed("The gateway goes on behind what is held of it."))
         if examination.contradiction is not None:
             effects += self._contradicted(examination.contradiction)
+        if examination.lacking is Lacking.EVENTS:
+            effects += self._regain(Errand.HEADS)
         return effects + self._sender.start(self._window, WINDOW_BYTES, now)
 
     def _contradicted(self, contradiction: Contradiction) -> Effects:
@@ -419,6 +450,15 @@ class CentralReplicator(_End):
                 f"This gateway holds directives that are not in our books: {contradiction.reason}"
             )
         ]
+
+    def _regain(self, errand: Errand) -> Effects:
+        """Ask the gateway for what this central, which is restored, does not know again yet."""
+        begin = giving_back.from_the_beginning
+        if errand is Errand.DIRECTIVES:
+            rules = Rules(begin, giving_back.take_directives, lambda now: [self._call(now)])
+        else:
+            rules = Rules(begin, giving_back.take_heads, lambda _: [Alarm(_REGAINED)])
+        return self._errands.start(errand, rules)
 
     def _receipt(self, cursors: Cursors, now: Instant) -> Effects:
         return [] if self._blocked else [self._confirmation(cursors, now)]
@@ -436,14 +476,7 @@ class CentralReplicator(_End):
     def _given(self, ask: Ask, given: Given | Finding, now: Instant) -> Effects:
         if isinstance(given, Finding):
             return self.block(given, now)
-        part = Part(
-            nonce=ask.nonce,
-            errand=ask.errand,
-            content=given.content,
-            position=given.position,
-            done=given.done,
-        )
-        return [self._send(Kind.PART, part)]
+        return [self._part(ask, given)]
 
 
 def _progress(batch: Batch) -> Progress:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from shared.kernel.clock import Instant
 from shared.sync import outbox
@@ -10,7 +11,7 @@ from shared.sync.effects import Effects, Run, Send
 from shared.sync.envelope import Batch
 from shared.sync.events import Lane
 from shared.sync.outbox import Budget, Contradiction
-from shared.sync.ports import Cursor, Head
+from shared.sync.ports import Cursor, Head, LinkTransaction
 
 WINDOW_BYTES = 4 * 1024 * 1024
 #: Batches per transaction: reading must not hold the one writer for long.
@@ -20,6 +21,16 @@ _PATIENCE_NS = 15 * 10**9
 _PATIENCE_NS_MAX = 300 * 10**9
 
 LaneName = tuple[str, Lane]
+
+
+class Confirm(Protocol):
+    """The rule that stores what the peer confirms: ``outbox.confirm`` or a stricter one."""
+
+    def __call__(
+        self, store: LinkTransaction, cursors: Mapping[LaneName, Cursor]
+    ) -> Contradiction | None:
+        """Give why the marks contradict our history; None if they do not."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +45,17 @@ class _Flight:
 class Sender:
     """Sends the outbox of one link once it is started; keeps nothing that a crash may not lose.
 
-    ``seal`` makes the message of a batch, ``contradicted`` says what a contradiction means here.
+    ``seal`` makes the message of a batch, ``contradicted`` says what a contradiction means here;
+    ``confirm`` is the rule that stores what the peer confirms.
     """
 
     def __init__(
         self,
         seal: Callable[[Batch], Send],
         contradicted: Callable[[Contradiction], Effects],
+        confirm: Confirm,
     ) -> None:
+        self._confirm = confirm
         self._seal = seal
         self._contradicted = contradicted
         self._live = False
@@ -97,7 +111,7 @@ class Sender:
     def confirmed(self, cursors: Mapping[LaneName, Cursor], credit: int, now: Instant) -> Effects:
         """Take the marks of a receipt; ``credit`` is the peer's at this moment."""
         del now
-        return [Run(partial(outbox.confirm, cursors=cursors), partial(self._took, cursors, credit))]
+        return [Run(partial(self._confirm, cursors=cursors), partial(self._took, cursors, credit))]
 
     def tick(self, now: Instant) -> Effects:
         """Notice silence. Call about once a second."""

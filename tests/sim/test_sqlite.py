@@ -19,7 +19,7 @@ from shared.store.schema import metadata
 from shared.store.transaction import Transaction
 from shared.sync.events import CATALOGUE, Direction, Event, Lane
 from shared.sync.join import CENTRAL_NAME
-from shared.sync.ports import Segment
+from shared.sync.ports import Directive, Segment
 from tests.support.sim_load import live_through
 from tests.support.sim_store import GATEWAY, MemoryTransaction, State, order, unknown
 from tests.support.sim_world import Chaos, Node, World, require
@@ -30,16 +30,28 @@ class Tables(LinkTables):
 
     def __init__(self, tx: Transaction, outbox: Outbox, peer: str, world: World) -> None:
         self._world = world
-        own = Own(reissue=lambda _tx: self._orders(world.central.state.orders))
+        self._orders = dict(world.central.state.orders)
+        own = Own(
+            reissue=lambda _tx: self._order_again(),
+            regain=lambda _tx, directive: self._learn(directive),
+        )
         super().__init__(tx, outbox, peer, self._apply_all, own)
 
     def _apply_all(self, _tx: Transaction, events: Sequence[Event]) -> None:
         for event in events:
             self._world.apply({}, event)
 
-    def _orders(self, orders: dict[str, int]) -> None:
-        for serial, number in sorted(orders.items()):
+    def _order_again(self) -> None:
+        for number, serial in sorted((number, name) for name, number in self._orders.items()):
             self.emit("directive.revoke", order(serial, number))
+
+    def _learn(self, directive: Directive) -> None:
+        known = self._orders.get(directive.subject, 0)
+        self._orders[directive.subject] = max(known, directive.number)
+
+    def directives(self, after: tuple[int, str, str], most: int) -> Sequence[Directive]:
+        """The memory twin keeps what was ordered; the table is the product's business."""
+        return self._world.gateway.transaction().directives(after, most)
 
     def emit(self, type_name: str, body: dict[str, Any], lane: Lane | None = None) -> None:
         if type_name in CATALOGUE:
@@ -56,7 +68,7 @@ class Tables(LinkTables):
 
     def ordered(self, serial: str) -> int:
         del serial  # the memory twin ran first, on a copy: central's state is as before
-        return len(self._world.central.state.orders) + 1
+        return 1 + max(self._world.central.state.orders.values(), default=0)
 
     def archive(self, segment: str, lane: Lane, through: int) -> None:
         kept = self.in_cursor(segment, lane)._replace(archived=through)
@@ -136,6 +148,7 @@ class SqlNode(Node):
             lambda store: store.in_cursors(64),
             lambda store: store.root(),
             lambda store: store.doubt(),
+            lambda store: store.lacking(),
             lambda store: store.out_newest(16),
             lambda store: store.peer_incarnation(),
         ):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from shared.sync.events import Lane
-from shared.sync.ports import Cursor
+from shared.sync.ports import Cursor, Lacking
 from shared.sync.replicator import CentralReplicator
 from tests.support.sim_store import MemoryTransaction, State, order
 from tests.support.sim_world import CALM, Chaos, ViolationError, World, require
@@ -95,8 +95,7 @@ class Backups:
         central.crash()
         central.recover(self.kept[0])
         central.state.facts["incarnation"] = self.world.bytes(16).hex()
-        central.commit(lambda tx: tx.open_segment())
-        self.world.central_restored = True
+        central.commit(begin_anew)
         if self.world.recovering:
             self.world.forget_what_nobody_holds()
 
@@ -113,6 +112,12 @@ class Disks:
             self.copy = self.world.gateway.snapshot()
         else:
             self.world.put_back(self.world.gateway, self.copy)
+
+
+def begin_anew(tx: MemoryTransaction) -> None:
+    """What is done to a database that was put back, in one transaction."""
+    tx.open_segment()
+    tx.set_lacking(Lacking.DIRECTIVES)
 
 
 def _archive(tx: MemoryTransaction, through: dict[tuple[str, Lane], Cursor]) -> None:

@@ -11,7 +11,17 @@ from shared.kernel.ids import Random
 from shared.sync import events
 from shared.sync.events import OPENED, Direction, Event, Lane
 from shared.sync.outbox import GENESIS_HASH, chain_hash
-from shared.sync.ports import NOTHING, Cursor, Head, LinkTransaction, OutSegment, Row, Segment
+from shared.sync.ports import (
+    NOTHING,
+    Cursor,
+    Directive,
+    Head,
+    Lacking,
+    LinkTransaction,
+    OutSegment,
+    Row,
+    Segment,
+)
 from shared.sync.segments import opening_body, reusable
 
 Result = TypeVar("Result")
@@ -69,7 +79,8 @@ class MemoryTransaction(LinkTransaction):
 
     def ordered(self, serial: str) -> int:
         """Number an order of central."""
-        number = self.state.orders[serial] = len(self.state.orders) + 1
+        number = 1 + max(self.state.orders.values(), default=0)
+        self.state.orders[serial] = number
         return number
 
     def start(self) -> Segment:
@@ -192,8 +203,9 @@ class MemoryTransaction(LinkTransaction):
         rows: list[Row] = []
         while row := self.state.outbox.pop((segment, lane, after + len(rows) + 1), None):
             rows.append(row)
-        kept = self.state.outbox.get((segment, lane, after))
-        self.state.heads[segment, lane] = Head(after, kept.hash if kept else GENESIS_HASH)
+        if rows:
+            kept = self.state.outbox.get((segment, lane, after))
+            self.state.heads[segment, lane] = Head(after, kept.hash if kept else GENESIS_HASH)
         return rows
 
     def abandon(self, segment: str) -> None:
@@ -213,13 +225,18 @@ class MemoryTransaction(LinkTransaction):
 
     def reissue(self) -> None:
         self.open_segment()
-        for name, number in sorted(self.state.orders.items()):
+        for number, name in sorted((n, name) for name, n in self.state.orders.items()):
             self.emit("directive.revoke", order(name, number))
+
+    def regain(self, directive: Directive) -> None:
+        if self.state.orders.get(directive.subject, 0) < directive.number:
+            self.state.orders[directive.subject] = directive.number
 
     def backlog(self) -> int:
         return sum(
             head.sequence - self.out_cursor(*lane).applied
             for lane, head in self.state.heads.items()
+            if lane[0] not in self.state.abandoned
         )
 
     def peer_incarnation(self) -> str:
@@ -248,6 +265,20 @@ class MemoryTransaction(LinkTransaction):
 
     def set_fenced(self, *, fenced: bool) -> None:
         self.state.facts["fenced"] = "yes" if fenced else ""
+
+    def lacking(self) -> Lacking:
+        return Lacking(self.state.facts.get("lacking", ""))
+
+    def set_lacking(self, lacking: Lacking) -> None:
+        self.state.facts["lacking"] = lacking.value
+
+    def directives(self, after: tuple[int, str, str], most: int) -> Sequence[Directive]:
+        held = sorted(
+            Directive(number, "revoke", name.removeprefix("ordered:"), b"", 0)
+            for name, number in self.state.effects.items()
+            if name.startswith("ordered:")
+        )
+        return [one for one in held if one[:3] > after][:most]
 
     def in_segment(self, name: str) -> Segment | None:
         return self.state.in_segments.get(name)

@@ -28,6 +28,7 @@ from shared.sync.segments import Witness, is_restored_copy, reusable
 from tests.support.sim_store import GATEWAY, MemoryTransaction, State
 
 SECOND = 10**9
+_ALL = 1 << 31
 _START_US = 1_800_000_000_000_000
 _GATEWAY_KEY = ec.derive_private_key(7, ec.SECP256R1())
 _CENTRAL_KEY = ec.derive_private_key(8, ec.SECP256R1())
@@ -272,7 +273,6 @@ class World:
         self.must: set[str] = set()
         #: Whether the gateway's disk is an old copy that has not taken everything back yet.
         self.recovering = False
-        self.central_restored = False
         self.expected: set[Verdict] = set()
         self.verdicts: dict[str, int] = {}
         self._broker_life = 0
@@ -380,7 +380,8 @@ class World:
         elif event.type == "certificate.issued" and event.body["profile"] != "unappliable":
             effects.setdefault(f"status:{serial}", "good")
         elif event.type == "directive.revoke":
-            effects[f"ordered:{serial}"] = True
+            known = effects.get(f"ordered:{serial}", 0)
+            effects[f"ordered:{serial}"] = max(known, event.body["number"])
 
     # Invariants.
 
@@ -435,10 +436,11 @@ class World:
         confirmed = all(
             out.confirmed[lane].applied == head.sequence
             for node in (self.gateway, self.central)
-            for out in node.transaction().out_segments(0)
+            for out in node.transaction().out_segments(_ALL)
             for lane, head in out.heads.items()
         )
-        return confirmed and all(place in held for place in self.gateway.state.outbox)
+        regained = not self.central.state.facts.get("lacking")
+        return confirmed and regained and all(p in held for p in self.gateway.state.outbox)
 
     def check_complete(self) -> None:
         """After draining: nothing is lost, and each event is applied or quarantined."""
@@ -453,9 +455,9 @@ class World:
                 for row in rows
             )
             require(opening, f"{lost} is lost")
-        for serial in () if self.central_restored else central.orders:
-            done = f"ordered:{serial}" in self.gateway.state.effects
-            require(done, f"the order about {serial} is lost")
+        for serial, number in central.orders.items():
+            done = self.gateway.state.effects.get(f"ordered:{serial}")
+            require(done == number, f"the order about {serial} is lost")
         for key, value in central.effects.items():
             if key.startswith("status:"):
                 ours = self.gateway.state.effects.get(key)

@@ -49,6 +49,7 @@ _LINE = CertificateLine(
         ({"state": "cloned", "state_reason": "Seen twice."}, "bad", "Seen twice."),
         ({"state": "restored"}, "bad", "old copy"),
         ({"state": "unknown"}, "bad", "lost its history"),
+        ({"lacking": "events"}, "warn", "put back from a backup"),
     ],
 )
 def test_each_state_of_a_gateway_has_a_sentence(changes, level, part):
