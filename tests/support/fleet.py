@@ -17,7 +17,13 @@ from pathlib import Path
 
 from tests.support import postgres, relay
 from tests.support.openssl import root_above
-from tests.support.processes import ManagedProcess, accepting, listening, run, wait_until
+from tests.support.processes import (
+    ManagedProcess,
+    accepting,
+    listening,
+    run,
+    wait_until,
+)
 
 HOST = "127.0.0.1"
 _PORTS_PER_GATEWAY = 4
@@ -194,6 +200,14 @@ class Central:
     def restore_link(self) -> None:
         """Put the cable in again."""
         relay.command(self.relay_control, "restore")
+
+    def trouble_link(self, seed: int) -> None:
+        """Let the network be bad, by chance, until ``restore_link``."""
+        relay.command(self.relay_control, f"trouble {seed}")
+
+    def troubles(self) -> int:
+        """Tell how often the relay delayed, throttled or cut something short in all."""
+        return relay.command(self.relay_control, "troubles")
 
     def traffic(self) -> int:
         """Give the bytes that passed the cable since this was asked last."""

@@ -3,18 +3,26 @@
     python -m tests.support.relay CONTROL_SOCKET LISTEN_PORT:TARGET_PORT...
 
 ``cut`` closes the listeners and every connection, so that a peer sees what it would see at a
-broken link; ``restore`` listens again. ``traffic`` tells the bytes that passed since it was asked
-last. Neither product knows that it is there.
+broken link; ``restore`` listens again. ``trouble SEED`` lets the network be bad until then: what
+passes is by chance delayed, throttled, or cut short in its middle with the connection.
+``troubles`` counts that; ``traffic`` tells the bytes that passed since it was asked last. Neither
+product knows that it is there.
 """
 
 import asyncio
+import random
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
 _CHUNK_BYTES = 64 * 1024
 _CONTROL_TIMEOUT_S = 10.0
+#: Trouble: how likely each chunk meets it, how long it is delayed, how fast a throttled one passes.
+_DELAYED, _THROTTLED, _TRUNCATED = 0.10, 0.05, 0.02
+_DELAY_S = (0.01, 0.8)
+_TRICKLE_BYTES_PER_S = 50_000
 
 
 class Relay:
@@ -26,9 +34,20 @@ class Relay:
         self._servers: list[asyncio.Server] = []
         self._writers = set[asyncio.StreamWriter]()
         self._passed = 0
+        self._chance: random.Random | None = None
+        self._troubles = 0
+
+    async def trouble(self, seed: str) -> None:
+        """Be a bad network until ``restore``."""
+        self._chance = random.Random(seed)
+
+    async def troubles(self) -> int:
+        """Count what was done to passing bytes, since the start."""
+        return self._troubles
 
     async def restore(self) -> None:
-        """Listen, if not already listening."""
+        """Listen, if not already listening; all is well."""
+        self._chance = None
         if not self._servers:
             self._servers = [await self._listen(*route) for route in self._routes.items()]
 
@@ -77,8 +96,26 @@ class Relay:
         with suppress(OSError):
             while chunk := await reader.read(_CHUNK_BYTES):
                 self._passed += len(chunk)
-                writer.write(chunk)
+                passing = await self._troubled(chunk)
+                writer.write(passing)
                 await writer.drain()
+                if len(passing) < len(chunk):
+                    return
+
+    async def _troubled(self, chunk: bytes) -> bytes:
+        """Give what passes of a chunk, perhaps late; a part of it means that no more will."""
+        chance = self._chance
+        lot = chance.random() if chance else 1.0
+        if chance is None or lot >= _DELAYED + _THROTTLED + _TRUNCATED:
+            return chunk
+        self._troubles += 1
+        if lot < _TRUNCATED:
+            return chunk[: chance.randrange(len(chunk))]
+        slowly = lot < _TRUNCATED + _THROTTLED
+        await asyncio.sleep(
+            len(chunk) / _TRICKLE_BYTES_PER_S if slowly else chance.uniform(*_DELAY_S)
+        )
+        return chunk
 
 
 async def _serve(control: Path, routes: dict[int, int]) -> None:
@@ -86,9 +123,9 @@ async def _serve(control: Path, routes: dict[int, int]) -> None:
     await relay.restore()
 
     async def obey(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        command = (await reader.readline()).decode().strip()
-        act = {"cut": relay.cut, "restore": relay.restore, "traffic": relay.traffic}[command]
-        writer.write(f"{await act() or 0}\n".encode())
+        word, *values = (await reader.readline()).decode().split()
+        act: Callable[..., Awaitable[int | None]] = getattr(relay, word)
+        writer.write(f"{await act(*values) or 0}\n".encode())
         await writer.drain()
         writer.close()
 
@@ -97,9 +134,9 @@ async def _serve(control: Path, routes: dict[int, int]) -> None:
 
 
 def command(control: Path, word: str) -> int:
-    """Tell the relay behind this socket to ``cut`` or ``restore``; returns when it is done.
+    """Give the relay behind this socket one of its commands; returns when it is done.
 
-    ``traffic`` gives the number of bytes.
+    ``traffic`` gives the number of bytes, ``troubles`` that of troubles.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(_CONTROL_TIMEOUT_S)
