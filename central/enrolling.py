@@ -85,7 +85,6 @@ class Enrolling:
         self, rest_ports: RestPorts, authenticator: Authenticator, failures: Throttle
     ) -> list[RouteDef]:
         """Give the routes of EST, which shares REST's ports."""
-        hierarchy = self._central.hierarchy
         doorkeeper = Doorkeeper(
             rules=self._registry.rules,
             authenticator=authenticator,
