@@ -34,7 +34,7 @@ def test_what_gateways_see_may_differ():
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("[web]\nport = 8444", "different numbers"),
+        ("[web]\nport = 8444", "must differ"),
         ("[web]\nnames = []", "web.names"),
         ("[grant]\noffline_days = 181", "offline_days"),
         ("[authority]\ncrl_hours = 48\ncrl_lifetime_days = 1", "crl_lifetime_days"),
