@@ -5,6 +5,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.pki import formats, keys
+from shared.policy.shipped import SHIPPED
 from tests.support.rest_server import Server, request_pem, wish
 
 BASE = "/api/v2.0"
@@ -215,7 +216,7 @@ async def test_catalogue(server: Server):
         profiles = (await client.get(f"{BASE}/profiles")).json()["data"]
         authorities = (await client.get(f"{BASE}/cas")).json()["data"]
         status = (await client.get(f"{BASE}/status")).json()["data"]
-    assert {profile["id"] for profile in profiles} == {"tls-server", "tls-client", "idevid"}
+    assert {profile["id"] for profile in profiles} == {profile.name for profile in SHIPPED}
     assert status["attributes"] == {"line": "possible"}
     by_kind = {item["attributes"]["kind"]: item for item in authorities}
     gateway = by_kind["gateway"]
