@@ -1,9 +1,8 @@
 """PostgreSQL in the place of SQLite, for central: the same tables, statements, writer and readers.
 
 The writer stays as it is: in its thread, on one connection, committing in groups. That connection
-runs asyncpg in an event loop of its own and behaves like one of ``sqlite3``; units cost a third of
-what they cost under SQLAlchemy's asyncio. Who writes holds an advisory lock until the commit, so
-that a command beside the server is as safe as it is with SQLite.
+runs asyncpg in an event loop of its own and behaves like one of ``sqlite3``. Who writes holds an
+advisory lock until the commit, so that a command beside the server is as safe as with SQLite.
 """
 
 import asyncio
