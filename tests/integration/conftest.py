@@ -16,7 +16,7 @@ def postgres_server() -> Generator[PostgresServer]:
     Kind.known.clear()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def each_database(request: pytest.FixtureRequest) -> Generator[str]:
     """Run the test on both kinds of database."""
     if request.param == "postgresql":
