@@ -16,6 +16,8 @@ PAGE_ROWS_MAX = 500
 #: Device ids or serial numbers in one revocation by query.
 SELECTION_NAMES_MAX = 1_000
 EVENT_BYTES_MAX = 128 * 1024
+#: What an event weighs beside its bytes: even an empty one takes room in memory and on the wire.
+EVENT_OVERHEAD_BYTES = 64
 #: Events that carry one large CRL: 64 MiB, some 1.5 million entries.
 CRL_PARTS_MAX = 512
 ENVELOPE_EVENTS_MAX = 200

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import bindparam, delete, func, insert, select, tuple_
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from shared.kernel import limits
 from shared.store import counters, cursors, facts, segments
 from shared.store.outbox import Outbox, head, settle
 from shared.store.schema import cursor, directive, inbox_event, outbox, quarantine, segment
@@ -414,7 +415,7 @@ class LinkTables:
         sizes = self._tx.all(statements[0], {**bound, "after": after, "most": events})
         if not sizes or sizes[0].sequence != after + 1:
             return []
-        sums = accumulate(row.size for row in sizes)
+        sums = accumulate(row.size + limits.EVENT_OVERHEAD_BYTES for row in sizes)
         fitting = sum(total <= size for total in sums) or 1
         chosen = {"first": after + 1, "last": after + fitting}
         return [Row(*row) for row in self._tx.all(statements[1], {**bound, **chosen})]

@@ -121,9 +121,7 @@ class Outbox:
         former = self._chain(tx, peer)
         if former is not None:
             self._seal(tx, peer, former.segment.name)
-        behind = segments.find(tx, peer, "out", parent) if parent else None
-        starts = [one.start_counter for one in (former and former.segment, behind) if one]
-        return self._begin(tx, peer, parent, heads, 1 + max(starts, default=0)).segment
+        return self._begin(tx, peer, parent, heads, 1 + segments.starts(tx, peer)).segment
 
     def write_again(self, tx: Transaction, peer: str, lane: Lane, rows: Sequence[Row]) -> None:
         """Chain events that were in an abandoned segment behind the open one's head, as they are.

@@ -18,6 +18,7 @@ _LINK = (segment.c.peer == bindparam("link")) & (segment.c.direction == bindpara
 _THIS = _LINK & (segment.c.segment == bindparam("name"))
 _INSERT = insert(segment)
 _NEXT = select(func.coalesce(func.max(segment.c.number), 0) + 1).where(_LINK)
+_STARTS = select(func.max(segment.c.start_counter)).where(_LINK)
 _FIND = select(segment).where(_THIS)
 _CHILD = select(segment).where(_LINK, segment.c.parent == bindparam("parent")).limit(1)
 _ROOT = select(segment.c.segment).where(
@@ -57,6 +58,12 @@ def add(tx: Transaction, peer: str, way: Way, added: Segment, state: str = "open
         "opened_at": tx.now.utc_us,
     }
     tx.execute(_INSERT, row)
+
+
+def starts(tx: Transaction, peer: str) -> int:
+    """Tell the highest start counter that any segment of ours bore, ended ones included."""
+    row: Any = tx.one(_STARTS, {"link": peer, "way": "out"})
+    return row[0] or 0
 
 
 def find(tx: Transaction, peer: str, way: Way, name: str) -> Segment | None:

@@ -18,12 +18,11 @@ from shared.kernel import cbor, limits
 from shared.kernel.errors import BadRequestError
 from shared.pki import cose
 from shared.sync.events import Direction, Lane
-from shared.sync.ports import Row
+from shared.sync.ports import Row, weight
 
 #: What the events of one batch may weigh: an envelope less its headers.
 BATCH_BYTES_MAX = limits.ENVELOPE_BYTES_MAX - 4096
 
-_EVENT_OVERHEAD_BYTES = 64
 #: More effort saves 5 % of the bytes and costs half again as much time (tests/bench/drain.py).
 _PACK_LEVEL = 1
 
@@ -130,8 +129,8 @@ class Batch(Message):
 
     @property
     def size(self) -> int:
-        """About the bytes that the batch weighs in memory; even an empty event weighs some."""
-        return sum(map(len, self.events)) + _EVENT_OVERHEAD_BYTES * len(self.events)
+        """The weight of its events (see ``ports.weight``), in bytes."""
+        return sum(map(weight, self.events))
 
     def _fields(self, address: Address) -> Mapping[str, Any]:
         """Pack what goes up: certificates of one CA differ in little but key and signature."""

@@ -14,6 +14,11 @@ from shared.sync.ports import Cursor, Head, OutboxTransaction, OutSegment, Row
 #: What precedes sequence 1 of every lane.
 GENESIS_HASH = bytes(32)
 
+#: What must be free of the window before a lane goes on.
+_ROOM = {
+    Lane.URGENT: limits.EVENT_BYTES_MAX + limits.EVENT_OVERHEAD_BYTES,
+    Lane.NORMAL: 2 * BATCH_BYTES_MAX,
+}
 #: Of five normal batches the open segment gets four, sealed ones together the fifth.
 _TURNS = 5
 _ALL = 1 << 31
@@ -43,13 +48,24 @@ class Budget:
     """How much may be picked at once; ``turn`` counts normal batches for the 4 : 1 rule."""
 
     envelopes: int
-    size: int  # bytes of events
+    size: int  # weight of events, in bytes
     turn: int
+    idle: bool = True  # nothing is under way
 
-    def less(self, rows: Sequence[Row], lane: Lane) -> "Budget":
-        """Give what is left after one batch of these rows."""
-        size = sum(len(row.event) for row in rows)
-        return Budget(self.envelopes - 1, self.size - size, self.turn + (lane is Lane.NORMAL))
+    def less(self, batch: Batch) -> "Budget":
+        """Give what is left after one batch."""
+        turn = self.turn + (batch.lane is Lane.NORMAL)
+        return Budget(self.envelopes - 1, self.size - batch.size, turn, idle=False)
+
+    def room(self, lane: Lane) -> int:
+        """Give what a batch of this lane may weigh now; 0 if the lane has to wait.
+
+        The end of the window is for urgent batches, and a normal one waits until a whole one fits:
+        crumbs would cost a signature and a transaction each.
+        """
+        if not self.idle and self.size < _ROOM[lane]:
+            return 0
+        return max(0, min(self.size, BATCH_BYTES_MAX))
 
 
 def pick(store: OutboxTransaction, sent: Positions, budget: Budget) -> list[Batch]:
@@ -64,7 +80,7 @@ def pick(store: OutboxTransaction, sent: Positions, budget: Budget) -> list[Batc
         position.sequence - store.out_cursor(*lane).applied for lane, position in sent.items()
     )
     batches: list[Batch] = []
-    while budget.envelopes > 0 and budget.size > 0:
+    while budget.envelopes > 0:
         found = _next(store, segments, positions, budget)
         if found is None:
             break
@@ -72,7 +88,7 @@ def pick(store: OutboxTransaction, sent: Positions, budget: Budget) -> list[Batc
         unsent -= len(rows)
         batches.append(batch_of(name, lane, position.hash, rows, max(0, unsent)))
         positions[name, lane] = Head(rows[-1].sequence, rows[-1].hash)
-        budget = budget.less(rows, lane)
+        budget = budget.less(batches[-1])
     return batches
 
 
@@ -80,12 +96,13 @@ def _next(
     store: OutboxTransaction, segments: Sequence[OutSegment], positions: Positions, budget: Budget
 ) -> tuple[tuple[str, Lane], Head, Sequence[Row]] | None:
     """Find the lane whose turn it is, up to where it was sent, and what follows there."""
-    size = min(budget.size, BATCH_BYTES_MAX)
     for segment, lane in _order(segments, budget.turn):
+        if not (room := budget.room(lane)):
+            continue
         name, confirmed = segment.segment.name, segment.confirmed[lane]
         position = positions.get((name, lane), Head(confirmed.applied, confirmed.hash))
         if position.sequence < segment.heads[lane].sequence and (
-            rows := store.out_rows(name, lane, position.sequence, limits.ENVELOPE_EVENTS_MAX, size)
+            rows := store.out_rows(name, lane, position.sequence, limits.ENVELOPE_EVENTS_MAX, room)
         ):
             return (name, lane), position, rows
     return None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol, TypeVar
 
+from shared.kernel import limits
 from shared.sync.events import Event, Lane
 
 Result = TypeVar("Result")
@@ -66,6 +67,11 @@ class Row(NamedTuple):
     type: str
 
 
+def weight(event: bytes) -> int:
+    """Give what an event counts against windows and batches, in bytes: even an empty one does."""
+    return len(event) + limits.EVENT_OVERHEAD_BYTES
+
+
 class Directive(NamedTuple):
     """A directive as a gateway holds it. ``body`` is its CBOR, ``ordered_us`` when it was given."""
 
@@ -105,9 +111,9 @@ class OutboxTransaction(Protocol):
     def out_rows(
         self, segment: str, lane: Lane, after: int, events: int, size: int
     ) -> Sequence[Row]:
-        """Read at most ``events`` events after a sequence, in order, of about ``size`` bytes.
+        """Read at most ``events`` events after a sequence, in order, that weigh ``size`` bytes.
 
-        Stops before the sum of event bytes passes ``size``, but gives at least one if there is
+        Stops before the sum of their weights passes ``size``, but gives at least one if there is
         one. Gives nothing when the row at ``after + 1`` was pruned.
         """
         ...

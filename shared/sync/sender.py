@@ -1,6 +1,7 @@
 """The sending half of a link: what is under way, what may go next, what must go again."""
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -35,7 +36,7 @@ class Confirm(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Flight:
-    """A batch that was sent and is not confirmed; ``size`` is that of its events, in bytes."""
+    """A batch that was sent and is not confirmed; ``size`` is the weight of its events."""
 
     lane: LaneName
     last: int
@@ -64,6 +65,8 @@ class Sender:
         self._dirty = False
         self._sent: dict[LaneName, Head] = {}
         self._flights: list[_Flight] = []
+        self._marks: dict[LaneName, Cursor] = {}  # as the peer told them last
+        self._repeated: set[LaneName] = set()  # went back since their mark rose
         self._credit = 0
         self._window = 0
         self._turn = 0
@@ -85,6 +88,8 @@ class Sender:
         self._live = True
         self._window = window
         self._credit = credit
+        self._marks.clear()
+        self._repeated.clear()
         return self._go_back(now)
 
     def stop(self) -> None:
@@ -123,12 +128,28 @@ class Sender:
 
     def _go_back(self, now: Instant) -> Effects:
         """Forget what is under way: each lane goes on from what is confirmed."""
-        self._generation += 1
-        self._picking = False
-        self._sent.clear()
-        self._flights.clear()
+        self._forget(set(self._sent))
         self._quiet_since_ns = now.mono_ns
         return self.wake(now)
+
+    def _forget(self, lanes: AbstractSet[LaneName]) -> None:
+        self._generation += 1
+        self._picking = False
+        self._sent = {lane: head for lane, head in self._sent.items() if lane not in lanes}
+        self._flights = [flight for flight in self._flights if flight.lane not in lanes]
+
+    def _missing(self, cursors: Mapping[LaneName, Cursor]) -> set[LaneName]:
+        """Name the lanes whose mark was told again while more of them is under way.
+
+        What followed it got lost or met no credit, so that what came after could not be applied.
+        Once for each mark: what was under way behind the gap makes the peer say the same again.
+        """
+        self._repeated -= {lane for lane, mark in cursors.items() if self._marks.get(lane) != mark}
+        same = {lane for lane, mark in cursors.items() if self._marks.get(lane) == mark}
+        missing = (same & {flight.lane for flight in self._flights}) - self._repeated
+        self._repeated |= missing
+        self._marks.update(cursors)
+        return missing
 
     def _budget(self) -> Budget:
         under_way = sum(flight.size for flight in self._flights)
@@ -136,6 +157,7 @@ class Sender:
             envelopes=min(self._window - len(self._flights), _PICK_ENVELOPES),
             size=min(self._credit, WINDOW_BYTES) - under_way,
             turn=self._turn,
+            idle=not self._flights,
         )
 
     def _picked(self, generation: int, batches: list[Batch], now: Instant) -> Effects:
@@ -175,4 +197,6 @@ class Sender:
         for lane, cursor in cursors.items():
             if lane in self._sent and cursor.applied > self._sent[lane].sequence:
                 self._sent[lane] = Head(cursor.applied, cursor.hash)
+        if missing := self._missing(cursors):
+            self._forget(missing)
         return self.wake(now)

@@ -21,6 +21,7 @@ from shared.sync.ports import (
     OutSegment,
     Row,
     Segment,
+    weight,
 )
 from shared.sync.segments import opening_body, reusable
 
@@ -212,9 +213,7 @@ class MemoryTransaction(LinkTransaction):
         self.state.abandoned.add(segment)
 
     def go_on(self, parent: str | None, heads: Mapping[Lane, Head]) -> Segment:
-        behind = self.state.out_segments.get(parent) if parent else None
-        former = self.state.out_segments.get(self.state.opened) if self.state.opened else None
-        counts = [one.start_counter for one in (former, behind) if one]
+        counts = [one.start_counter for one in self.state.out_segments.values()]
         return self._open(parent, heads, 1 + max(counts, default=0))
 
     def write_again(self, lane: Lane, rows: Sequence[Row]) -> None:
@@ -343,7 +342,7 @@ def _bounded(held: Mapping[Place, Row], after: Place, events: int, size: int) ->
     rows: list[Row] = []
     segment, lane, sequence = after
     while len(rows) < events and (row := held.get((segment, lane, sequence + len(rows) + 1))):
-        size -= len(row.event)
+        size -= weight(row.event)
         if rows and size < 0:
             break
         rows.append(row)

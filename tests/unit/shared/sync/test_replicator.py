@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from shared.kernel import limits
 from shared.kernel.clock import ClockQuality, Instant
 from shared.sync import envelope, inbox
 from shared.sync.effects import Alarm, Contact, Effects, Online, Run, Send, Stop, parse_topic, topic
@@ -17,7 +18,7 @@ from shared.sync.ports import NOTHING, Row
 from shared.sync.receiver import Receiver
 from shared.sync.replicator import CentralReplicator, GatewayReplicator
 from shared.sync.sender import WINDOW_BYTES
-from tests.support.sim_load import issue
+from tests.support.sim_load import issue, revoke
 from tests.support.sim_store import GATEWAY, MemoryTransaction, State
 from tests.support.sim_world import CENTRAL_KEYS, GATEWAY_KEYS
 
@@ -121,21 +122,71 @@ def test_no_more_is_under_way_than_the_window(sides: tuple[Side, Side], window: 
     assert len(more) == 1
 
 
-def test_no_more_is_under_way_than_the_credit(sides: tuple[Side, Side]) -> None:
-    gateway, _ = sides
-    central = Side(Direction.DOWN)
-    central.end = CentralReplicator(GATEWAY, CENTRAL_KEYS, incarnation=INCARNATION, credit=100_000)
-    _connected(gateway, central)
-    for number in range(3_000):
-        issue(gateway.tx, f"{number:032x}")
-    sent = gateway.settle(gateway.end.wake(START))
+def _opened(sent: Effects) -> list[Batch]:
     address = Address(GATEWAY, Direction.UP)
-    batches = [
+    return [
         envelope.open_(one.payload, CENTRAL_KEYS.find, address)
         for one in sent
         if isinstance(one, Send)
     ]
-    assert 50_000 < sum(batch.size for batch in batches) < 130_000 < WINDOW_BYTES
+
+
+@pytest.mark.parametrize("credit", [100_000, 1_000_000, WINDOW_BYTES])
+def test_no_more_is_under_way_than_the_credit(sides: tuple[Side, Side], credit: int) -> None:
+    gateway, _ = sides
+    central = Side(Direction.DOWN)
+    central.end = CentralReplicator(GATEWAY, CENTRAL_KEYS, incarnation=INCARNATION, credit=credit)
+    _connected(gateway, central, window=1_000)
+    for number in range(30_000):
+        issue(gateway.tx, f"{number:032x}")
+    batches = _opened(gateway.settle(gateway.end.wake(START)))
+    assert credit // 4 < sum(batch.size for batch in batches) <= credit
+    crumbs = [batch for batch in batches if batch.count < limits.ENVELOPE_EVENTS_MAX]
+    assert len(batches) == 1 or crumbs == []
+
+
+def test_what_is_urgent_finds_room_in_a_window_that_is_full(sides: tuple[Side, Side]) -> None:
+    gateway, central = sides
+    _connected(gateway, central, window=1_000)
+    for number in range(30_000):
+        issue(gateway.tx, f"{number:032x}")
+    assert all(
+        batch.lane is Lane.NORMAL for batch in _opened(gateway.settle(gateway.end.wake(START)))
+    )
+    revoke(gateway.tx, "1" * 32)
+    [batch] = _opened(gateway.settle(gateway.end.wake(START)))
+    assert batch.lane is Lane.URGENT
+
+
+def test_what_got_lost_on_the_way_goes_again_once_what_followed_is_answered(
+    sides: tuple[Side, Side],
+) -> None:
+    gateway, central = sides
+    _connected(gateway, central)
+    for number in range(3_000):
+        issue(gateway.tx, f"{number:032x}")
+    first, _lost, *others = gateway.settle(gateway.end.wake(START))
+    rest = _exchange(gateway, central, [first, *others])
+    assert not any(isinstance(one, Alarm) for one in rest)
+    assert gateway.tx.backlog() == 0
+    assert central.tx.state.inbox == gateway.tx.state.outbox
+
+
+def test_a_peer_that_repeats_itself_is_sent_the_same_but_once(sides: tuple[Side, Side]) -> None:
+    gateway, central = sides
+    _connected(gateway, central)
+    for number in range(3_000):
+        issue(gateway.tx, f"{number:032x}")
+    first, *_ = gateway.settle(gateway.end.wake(START))
+    assert isinstance(first, Send)
+    answers = central.settle(central.end.received(first.kind, first.payload, START))
+    [receipt] = [one for one in answers if isinstance(one, Send)]
+    again = [
+        len(_opened(gateway.settle(gateway.end.received(receipt.kind, receipt.payload, START))))
+        for _ in range(4)
+    ]
+    assert again[1] > 0
+    assert again[2:] == [0, 0]
 
 
 def test_what_is_urgent_is_applied_before_batches_that_came_earlier() -> None:
