@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from central.authority.hierarchy import INFRASTRUCTURE
 from central.inventory.conflicts import choices
@@ -54,7 +54,7 @@ _LINE_COLUMNS = (
     certificate.c.issued_at,
     certificate.c.not_after,
 )
-_LACKING = select(fact.c.value).where(fact.c.name == bindparam("wanted"))
+_LACKING = select(fact.c.name, fact.c.value).where(fact.c.name.startswith(LACKING))
 #: The newest of each gateway comes last.
 _CAS_OF_GATEWAYS = (
     select(ca.c.gateway, ca.c.ca_id).where(ca.c.gateway.is_not(None)).order_by(ca.c.created_at)
@@ -134,14 +134,14 @@ class Inventory:
         if lines is not None:
             wanted = wanted.where(gateway.c.name.in_(lines))
         rows = await self._read(wanted)
-        return [await self._gateway(row) for row in await self._with_sums(rows)]
+        return await self._views(rows)
 
     async def gateway(self, name: str) -> GatewayView:
         """Give one gateway; raises NotFoundError."""
         rows = await self._read(select(gateway).where(gateway.c.name == name))
         if not rows:
             raise NotFoundError(f"There is no gateway {name}.")
-        return await self._gateway((await self._with_sums(rows))[0])
+        return (await self._views(rows))[0]
 
     async def lanes(self, name: str) -> list[LaneView]:
         """Give how far the newest lanes of a gateway are."""
@@ -223,31 +223,31 @@ class Inventory:
             holds=await self._holds(ca_id, serial),
         )
 
-    async def _with_sums(self, rows: Sequence[Any]) -> list[tuple[Any, str | None, int]]:
+    async def _views(self, rows: Sequence[Any]) -> list[GatewayView]:
+        """Put together what tables say of gateways: one query each, however many they are."""
         owners = {row.gateway: row.ca_id for row in await self._read(_CAS_OF_GATEWAYS)}
         applied = {row.peer: row.applied for row in await self._read(_APPLIED)}
-        return [(row, owners.get(row.name), applied.get(row.name, 0)) for row in rows]
-
-    async def _gateway(self, known: tuple[Any, str | None, int]) -> GatewayView:
-        row, ca_id, applied = known
-        found = await self._read(_LACKING, {"wanted": LACKING + row.name})
-        lacking = found[0].value if found else ""
-        return GatewayView(
-            name=row.name,
-            state=row.state,
-            state_reason=row.state_reason,
-            link=row.link or "offline",
-            link_since_us=row.link_since,
-            last_contact_us=row.last_contact,
-            backlog=row.backlog or 0,
-            applied=applied,
-            waiting=(await self._reads.queue(row.name)).waiting,
-            version=row.version,
-            ca_id=ca_id,
-            created_at_us=row.created_at,
-            join_expires_at_us=row.join_expires_at if row.join_secret_hash else None,
-            lacking=lacking,
-        )
+        lacking = {row.name: row.value for row in await self._read(_LACKING)}
+        waiting = await self._reads.waiting()
+        return [
+            GatewayView(
+                name=row.name,
+                state=row.state,
+                state_reason=row.state_reason,
+                link=row.link or "offline",
+                link_since_us=row.link_since,
+                last_contact_us=row.last_contact,
+                backlog=row.backlog or 0,
+                applied=applied.get(row.name, 0),
+                waiting=waiting.get(row.name, 0),
+                version=row.version,
+                ca_id=owners.get(row.name),
+                created_at_us=row.created_at,
+                join_expires_at_us=row.join_expires_at if row.join_secret_hash else None,
+                lacking=lacking.get(LACKING + row.name, ""),
+            )
+            for row in rows
+        ]
 
     async def _quarantined(self) -> int:
         """Count open rows, up to a bound: there are none where all is well."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prometheus_client.core import Metric
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import ColumnElement, Row, bindparam, func, select, true
 
 from central.inventory.models import GatewayView
 from central.inventory.reads import Inventory
@@ -31,12 +31,21 @@ _SUMS = (
     .where(cursor.c.direction == "in")
     .group_by(cursor.c.peer)
 )
-_NEWEST = (
-    select(cursor.c.segment, cursor.c.lane, cursor.c.applied, cursor.c.archived)
-    .where(cursor.c.peer == bindparam("link"), cursor.c.direction == "in")
-    .order_by(cursor.c.updated_at.desc())
-    .limit(_LANES_MAX)
-)
+
+
+def _newest(wanted: ColumnElement[bool]) -> Any:
+    """Select the marks of the lanes of each gateway that moved last."""
+    place = func.row_number().over(
+        partition_by=cursor.c.peer, order_by=(cursor.c.updated_at.desc(), cursor.c.segment)
+    )
+    found = (
+        select(cursor, place.label("place")).where(wanted, cursor.c.direction == "in").subquery()
+    )
+    return select(found).where(found.c.place <= _LANES_MAX).order_by(found.c.place)
+
+
+_NEWEST_OF_ONE = _newest(cursor.c.peer == bindparam("link"))
+_NEWEST_OF_ALL = _newest(true())
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +97,8 @@ class SyncView:
 
     async def reported(self, gateway: GatewayView) -> list[LaneStanding]:
         """Give the lanes of a gateway: how far they are here, and what it last said it holds."""
-        heads = dict(self._listener.heads(gateway.name))
-        found: list[LaneStanding] = []
-        for row in await self._database.read(_NEWEST, {"link": gateway.name}):
-            head = max(row.applied, heads.pop((row.segment, Lane(row.lane)), 0))
-            found.append(_lane(row.segment, Lane(row.lane), head, row.applied, row.archived))
-        found += [_lane(segment, lane, head, 0, 0) for (segment, lane), head in heads.items()]
-        return [_explained(lane, gateway) for lane in found]
+        rows = await self._database.read(_NEWEST_OF_ONE, {"link": gateway.name})
+        return self._reported(gateway, rows)
 
     async def ordered(self, gateway: GatewayView) -> list[LaneStanding]:
         """Give the lanes of our directives to a gateway."""
@@ -103,13 +107,30 @@ class SyncView:
         return [_explained(lane, gateway) for lane in found]
 
     async def shown(self) -> list[Mapping[str, Any]]:
-        """Give all lanes of the fleet as REST shows them."""
+        """Give all lanes of the fleet as REST shows them; no query is for one gateway."""
+        gateways = await self._inventory.gateways()
+        sent = {gateway.name: self._listener.positions(gateway.name) for gateway in gateways}
+        ordered = await lanes.standings(self._database, sent)
+        rows: dict[str, list[Row[Any]]] = {}
+        for row in await self._database.read(_NEWEST_OF_ALL):
+            rows.setdefault(row.peer, []).append(row)
         found: list[Mapping[str, Any]] = []
-        for gateway in await self._inventory.gateways():
-            up, down = await self.reported(gateway), await self.ordered(gateway)
-            found += [shown(gateway.name, Direction.UP, lane) for lane in up]
-            found += [shown(gateway.name, Direction.DOWN, lane) for lane in down]
+        for gateway in gateways:
+            name = gateway.name
+            up = self._reported(gateway, rows.get(name, []))
+            found += [shown(name, Direction.UP, lane) for lane in up]
+            down = (_explained(lane, gateway) for lane in ordered.get(name, []))
+            found += [shown(name, Direction.DOWN, lane) for lane in down]
         return found
+
+    def _reported(self, gateway: GatewayView, rows: Sequence[Row[Any]]) -> list[LaneStanding]:
+        heads = dict(self._listener.heads(gateway.name))
+        found: list[LaneStanding] = []
+        for row in rows:
+            head = max(row.applied, heads.pop((row.segment, Lane(row.lane)), 0))
+            found.append(_lane(row.segment, Lane(row.lane), head, row.applied, row.archived))
+        found += [_lane(segment, lane, head, 0, 0) for (segment, lane), head in heads.items()]
+        return [_explained(lane, gateway) for lane in found]
 
     async def metrics(self) -> list[Metric]:
         """Give what Prometheus collects."""

@@ -4,6 +4,7 @@ No query here counts rows of a big table or walks through more than it gives (de
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,7 +88,7 @@ _CURRENT_CRL = (
 )
 
 
-def _waiting(lane: int) -> Select[Any, Any]:
+def _waiting(lane: int) -> Select[Any, Any, Any]:
     """Select what waits in one lane of each segment that is not drained."""
     of_segment = (outbox.c.peer == segment.c.peer) & (outbox.c.segment == segment.c.segment)
     head = select(func.max(outbox.c.sequence)).where(of_segment, outbox.c.lane == lane)
@@ -107,16 +108,18 @@ def _waiting(lane: int) -> Select[Any, Any]:
         of_segment, outbox.c.lane == lane, outbox.c.sequence == applied + 1
     )
     return select(
+        segment.c.peer,
         (func.coalesce(head.scalar_subquery(), 0) - applied).label("waiting"),
         oldest.scalar_subquery().label("oldest"),
-    ).where(
-        segment.c.peer == bindparam("link"),
-        segment.c.direction == "out",
-        segment.c.state.in_(("open", "sealed")),
-    )
+    ).where(segment.c.direction == "out", segment.c.state.in_(("open", "sealed")))
 
 
-_QUEUE = _waiting(0).union_all(_waiting(1))
+def _of_link(lane: int) -> Select[Any, Any, Any]:
+    return _waiting(lane).where(segment.c.peer == bindparam("link"))
+
+
+_QUEUE = _of_link(0).union_all(_of_link(1))
+_QUEUES = _waiting(0).union_all(_waiting(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +265,13 @@ class Reads:
         rows = await self._read(_QUEUE, {"link": peer})
         oldest = (row.oldest for row in rows if row.oldest is not None)
         return Queue(sum(row.waiting for row in rows), min(oldest, default=None))
+
+    async def waiting(self) -> Counter[str]:
+        """Count what waits for each peer."""
+        found = Counter[str]()
+        for row in await self._read(_QUEUES):
+            found[row.peer] += row.waiting
+        return found
 
 
 def _status(row: Any, unlisted: State) -> Status:
