@@ -26,7 +26,7 @@ from shared.store.outbox import Outbox
 from shared.store.schema import gateway
 from shared.store.transaction import Transaction
 from shared.sync.effects import Alarm, Contact, Healed, Progress, Stop
-from shared.sync.envelope import Signer
+from shared.sync.envelope import BATCH_BYTES_MAX, Signer
 from shared.sync.events import Lane
 from shared.sync.lineage import Finding
 from shared.sync.ports import Cursor
@@ -35,6 +35,8 @@ from shared.sync.replicator import CentralReplicator, Keys
 _LOG = logging.getLogger(__name__)
 _WRITE_S = 0.5
 _MARKS_PER_RECEIPT = 200
+#: By all gateways together, by the weight of events: it waits in this process's memory.
+_UNDER_WAY_BYTES_MAX = 64 * 1024 * 1024
 
 _JOINED = select(
     gateway.c.name,
@@ -76,6 +78,7 @@ class Listener:
         self._turns: dict[str, Stop | Healed] = {}
         self._keys: dict[str, list[bytes]] = {}  # SPKIs that may sign for a gateway
         self._ends: dict[str, CentralReplicator] = {}
+        self._online: set[str] = set()
         self._heads: dict[str, dict[tuple[str, Lane], int]] = {}
         loop = asyncio.get_running_loop()
         storage.outbox.wake = partial(loop.call_soon_threadsafe, self._session.wake)
@@ -95,7 +98,9 @@ class Listener:
         self.remove(name)
         self._keys[name] = [event_key]
         known = Keys(self._signer, partial(_find, self._keys[name]))
-        end = CentralReplicator(name, known, incarnation=self._incarnation, blocked=blocked)
+        end = CentralReplicator(
+            name, known, incarnation=self._incarnation, blocked=blocked, credit=self._share
+        )
         storage = self._storage
         own = Own(reissue=partial(directives.reissue, name), regain=partial(regaining.regain, name))
         link = SqlLink(storage.database.writer, storage.outbox, name, Applier(name).apply_all, own)
@@ -136,13 +141,19 @@ class Listener:
         """Connect again, to present a renewed certificate."""
         self._session.close_link("The transport certificate of central was renewed.")
 
+    def _share(self) -> int:
+        """Give what one gateway may have under way, so that all together fit into memory."""
+        return max(BATCH_BYTES_MAX, _UNDER_WAY_BYTES_MAX // max(1, len(self._online)))
+
     def _observe(self, name: str, notice: Notice) -> None:
         report = self._reports.setdefault(name, Report())
         match notice:
             case Online(online=online):
                 report.online = online
+                (self._online.add if online else self._online.discard)(name)
             case Contact(utc_us=utc_us):
                 report.contact_us, report.online = utc_us, True
+                self._online.add(name)
             case Progress(backlog=backlog, version=version, heads=heads):
                 told = {} if version else self._heads.get(name, {})
                 self._heads[name] = {**told, **heads}  # a hello tells it anew

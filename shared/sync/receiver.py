@@ -11,6 +11,8 @@ from shared.sync.events import Lane
 from shared.sync.inbox import Acceptance, Outcome
 from shared.sync.ports import Cursor, LinkTransaction
 
+#: What one peer may have under way at the most, by the weight of events.
+WINDOW_BYTES = 4 * 1024 * 1024
 #: Batches in one transaction: it holds the one writer, and its receipt opens the window again.
 _TOGETHER_MAX = 4
 
@@ -18,20 +20,21 @@ Cursors = dict[tuple[str, Lane], Cursor]
 
 
 class Receiver:
-    """Applies batches and has them confirmed after their commit; drops what exceeds its credit.
+    """Applies batches and has them confirmed after their commit; drops what exceeds the window.
 
+    ``credit`` tells what the peer may have under way now; what it had before may still come.
     ``confirm`` makes the receipt, ``refused`` says what a refused history means here.
     """
 
     def __init__(
         self,
         address: Address,
-        credit: int,
+        credit: Callable[[], int],
         confirm: Callable[[Cursors, Instant], Effects],
         refused: Callable[[Acceptance, Instant], Effects],
     ) -> None:
         self._address = address
-        self._limit = credit
+        self._credit = credit
         self._confirm = confirm
         self._refused = refused
         self._waiting: list[Batch] = []
@@ -39,12 +42,12 @@ class Receiver:
 
     @property
     def credit(self) -> int:
-        """How many bytes the peer may have under way in all."""
-        return self._limit
+        """How many bytes the peer may have under way in all, from now on."""
+        return min(self._credit(), WINDOW_BYTES)
 
     def take(self, batch: Batch) -> Effects:
         """Queue an authentic batch. What does not fit is sent again later."""
-        if self._running + _size(self._waiting) + batch.size > self._limit:
+        if self._running + _size(self._waiting) + batch.size > WINDOW_BYTES:
             return []
         self._waiting.append(batch)
         return [] if self._running else self._next()

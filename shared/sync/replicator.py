@@ -5,6 +5,7 @@ Nothing in here survives a crash, and nothing needs to: storage and the next hel
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -44,9 +45,9 @@ from shared.sync.messages import (
 )
 from shared.sync.outbox import Conflict, Contradiction
 from shared.sync.ports import Lacking
-from shared.sync.receiver import Cursors, Receiver
+from shared.sync.receiver import WINDOW_BYTES, Cursors, Receiver
 from shared.sync.reconcile import Confirmed, Examination, Standing
-from shared.sync.sender import WINDOW_BYTES, Sender
+from shared.sync.sender import Sender
 
 #: A hello is repeated until it is answered, and then as a sign of life with a fresh answer.
 _ASK_NS = 2 * 10**9
@@ -69,7 +70,12 @@ class _End:
     """What both ends of a link do alike."""
 
     def __init__(
-        self, gateway: str, keys: Keys, outward: Direction, incarnation: str, credit: int
+        self,
+        gateway: str,
+        keys: Keys,
+        outward: Direction,
+        incarnation: str,
+        credit: Callable[[], int],
     ) -> None:
         inward = Direction.UP if outward is Direction.DOWN else Direction.DOWN
         self._keys = keys
@@ -169,9 +175,8 @@ class GatewayReplicator(_End):
         version: str,
         random: Random,
         now: Instant,
-        credit: int = WINDOW_BYTES,
     ) -> None:
-        super().__init__(gateway, keys, Direction.UP, "", credit)
+        super().__init__(gateway, keys, Direction.UP, "", lambda: WINDOW_BYTES)
         self._version = version
         self._random = random
         self._connected = False
@@ -328,6 +333,7 @@ class CentralReplicator(_End):
     """Central's end of the link to one gateway: judges hellos, applies events, sends directives.
 
     ``blocked`` is what an earlier examination found, kept by the registry until a person decides.
+    ``credit`` tells, whenever it is asked, how many bytes this gateway may have under way.
     """
 
     def __init__(
@@ -337,7 +343,7 @@ class CentralReplicator(_End):
         *,
         incarnation: str,
         blocked: Finding | None = None,
-        credit: int = WINDOW_BYTES,
+        credit: Callable[[], int] = lambda: WINDOW_BYTES,
     ) -> None:
         super().__init__(gateway, keys, Direction.DOWN, incarnation, credit)
         self._blocked = blocked

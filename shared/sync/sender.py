@@ -13,8 +13,8 @@ from shared.sync.envelope import Batch
 from shared.sync.events import Lane
 from shared.sync.outbox import Budget, Contradiction
 from shared.sync.ports import Cursor, Head, LinkTransaction
+from shared.sync.receiver import WINDOW_BYTES
 
-WINDOW_BYTES = 4 * 1024 * 1024
 #: Batches per transaction: reading must not hold the one writer for long.
 _PICK_ENVELOPES = 4
 #: Silence after which what is under way counts as lost; doubles until something is confirmed.

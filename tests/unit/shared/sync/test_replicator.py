@@ -15,9 +15,8 @@ from shared.sync.inbox import Outcome
 from shared.sync.lineage import Finding, Verdict
 from shared.sync.messages import Hello, Welcome
 from shared.sync.ports import NOTHING, Row
-from shared.sync.receiver import Receiver
+from shared.sync.receiver import WINDOW_BYTES, Receiver
 from shared.sync.replicator import CentralReplicator, GatewayReplicator
-from shared.sync.sender import WINDOW_BYTES
 from tests.support.sim_load import issue, revoke
 from tests.support.sim_store import GATEWAY, MemoryTransaction, State
 from tests.support.sim_world import CENTRAL_KEYS, GATEWAY_KEYS
@@ -135,7 +134,9 @@ def _opened(sent: Effects) -> list[Batch]:
 def test_no_more_is_under_way_than_the_credit(sides: tuple[Side, Side], credit: int) -> None:
     gateway, _ = sides
     central = Side(Direction.DOWN)
-    central.end = CentralReplicator(GATEWAY, CENTRAL_KEYS, incarnation=INCARNATION, credit=credit)
+    central.end = CentralReplicator(
+        GATEWAY, CENTRAL_KEYS, incarnation=INCARNATION, credit=lambda: credit
+    )
     _connected(gateway, central, window=1_000)
     for number in range(30_000):
         issue(gateway.tx, f"{number:032x}")
@@ -191,7 +192,9 @@ def test_a_peer_that_repeats_itself_is_sent_the_same_but_once(sides: tuple[Side,
 
 def test_what_is_urgent_is_applied_before_batches_that_came_earlier() -> None:
     ran: list[Batch] = []
-    receiver = Receiver(Address(GATEWAY, Direction.UP), WINDOW_BYTES, lambda *_: [], lambda *_: [])
+    receiver = Receiver(
+        Address(GATEWAY, Direction.UP), lambda: WINDOW_BYTES, lambda *_: [], lambda *_: []
+    )
 
     def run(effects: Effects) -> Effects:
         [effect] = effects
