@@ -15,6 +15,7 @@ from central.authority import console as authority_console
 from central.enrollment import cli as enrollment
 from central.identity import cli as identity
 from central.identity import oversight_cli as oversight
+from central.inventory import search_cli as search
 from central.policy import commands as policy_commands
 from shared.pki.key_types import KeyType
 from shared.web import backup_console, console, revocation_console, terminal
@@ -43,6 +44,7 @@ app.add_typer(broker_app, name="broker")
 enrollment.add_to(app)
 identity.add_to(app)
 oversight.add_to(app)
+search.add_to(app)
 
 ConfigOption = Annotated[
     Path,

@@ -35,6 +35,7 @@ from central.policy import console as policy_console
 from central.policy import rest as policy_rest
 from central.policy.authoring import Authoring
 from central.questions import Questions
+from central.searching import Searching
 from central.sync import directives, quarantine
 from central.sync.listener import Listener
 from central.sync.view import SyncView
@@ -126,6 +127,7 @@ class Server:
         )
         self._mass_revocation = self._make_mass_revocation()
         self._inventory = Inventory(database, partial(backup.alarm, central.settings, clock))
+        self._searching = Searching(central, self._authenticator)
         self._validation = _validation(central)
         self._answers = Answers(clock)
         database.writer.watch(self._answers)
@@ -155,10 +157,13 @@ class Server:
         self._questions = Questions(central, self._inventory, self._authenticator)
         self._authoring = Authoring(database, clock, profiles.refresh)
         self._administration = self._make_administration()
-        self._operations = Operations(
-            central,
+        self._operations = self._make_operations()
+
+    def _make_operations(self) -> Operations:
+        return Operations(
+            self._central,
             joining=self._joining,
-            profiles=profiles,
+            profiles=self._profiles,
             transport=self._transport,
             inventory=self._inventory,
             access=self._desk.access,
@@ -215,6 +220,7 @@ class Server:
                     repeat("Open requests are finished", self._finish_open),
                     repeat("What gateways ask for is certified", self._renew_gateways),
                     repeat("The rates of replication are measured", self._sync_view.step),
+                    repeat("Search keeps up with the inventory", self._searching.step),
                     repeat("The head of the audit log is signed", self._desk.audit_log.step),
                     repeat("Backups are made", self._backups.step),
                     repeat(
@@ -255,6 +261,7 @@ class Server:
             *revocation_console.routes(self._mass_revocation),
             *self._enrolling.console_routes(),
             *self._desk.console_routes(),
+            *self._searching.console_routes(),
             *authority_console.routes(self._administration),
         ]
 
@@ -271,6 +278,7 @@ class Server:
         people = [
             *admin_routes(frame, self._inventory, self._operations, self._questions),
             *self._desk.web_routes(frame),
+            *self._searching.web_routes(frame, self._inventory),
             *policy_pages.routes(frame, self._authoring, self._explain),
             *measured,
             *self._enrolling.pages(frame, self._inventory),

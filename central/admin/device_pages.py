@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 from collections.abc import AsyncIterator
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -76,11 +77,15 @@ class _DevicePages:
         serial = request.match_info["serial"]
         record = await self._operations.device(serial, lines_of(who, _READ))
         codes = await self._codes_of(who, serial=serial)
+        certificates, _more = await self._inventory.search(
+            f"device:{shlex.quote(serial)}",
+            who.scopes(Permission.CERTIFICATE_READ),
+            "",
+            _CERTIFICATES_SHOWN,
+        )
         context = {
             "record": record,
-            "certificates": await self._inventory.search(
-                f"device:{serial}", who.scopes(Permission.CERTIFICATE_READ), 0, _CERTIFICATES_SHOWN
-            ),
+            "certificates": certificates,
             "codes": [one for one in codes if one.serial == serial],
             "may_change": may_of(who, _WRITE)(record["line"]),
         }

@@ -24,9 +24,6 @@ from shared.web.auth import Principal, open_to_all
 from shared.web.sessions import set_cookie
 from shared.web.throttle import ThrottledError
 
-_PAGE_ROWS = 50
-_QUERY_CHARS_MAX = 128
-
 
 def routes(
     frame: Frame, inventory: Inventory, operations: Operations, questions: Questions
@@ -45,7 +42,6 @@ def routes(
             "/panel/dashboard",
             frame.for_users(admin.dashboard_panel, "it shows what one may read"),
         ),
-        web.get("/certificates", guarded(who.CERTIFICATE_READ, admin.certificates)),
         web.get("/certificates/{ca_id}/{serial}", guarded(who.CERTIFICATE_READ, admin.certificate)),
         web.get(
             "/certificates/{ca_id}/{serial}.pem",
@@ -116,21 +112,14 @@ class _Admin:
             "online": online,
             "offline": len(active) - online,
             "backlog": sum(gateway.backlog for gateway in active),
-            "newest": await self._inventory.search(
-                "state:issued", who.scopes(Permission.CERTIFICATE_READ), 0, 10
-            ),
+            "newest": (
+                await self._inventory.search(
+                    "state:issued", who.scopes(Permission.CERTIFICATE_READ), "", 10
+                )
+            )[0],
         }
 
     # --- certificates -----------------------------------------------------------------------
-
-    async def certificates(self, request: web.Request, who: Principal) -> web.Response:
-        text = request.query.get("q", "")[:_QUERY_CHARS_MAX]
-        after = number(request.query.get("after", "0"))
-        within = who.scopes(Permission.CERTIFICATE_READ)
-        found = await self._inventory.search(text, within, after, _PAGE_ROWS + 1)
-        more = found[_PAGE_ROWS - 1].id if len(found) > _PAGE_ROWS else None
-        context = {"text": text, "found": found[:_PAGE_ROWS], "more": more, "after": after}
-        return self._show("certificates.html", who, "certificates", context)
 
     async def certificate(self, request: web.Request, who: Principal) -> web.Response:
         found = await self._readable(request, who)

@@ -1,13 +1,14 @@
 """The look-ups of the pages, as of the last commit; nothing here counts certificates."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import and_, func, select
 
 from central.authority.hierarchy import INFRASTRUCTURE
 from central.inventory.conflicts import choices
+from central.inventory.finder import Finder
 from central.inventory.models import (
     AuthorityView,
     CertificateLine,
@@ -23,7 +24,7 @@ from shared.kernel.errors import NotFoundError
 from shared.policy.rights import Scope
 from shared.store.database import Database
 from shared.store.link import LACKING
-from shared.store.reads import AuthorityRow, Reads, inside
+from shared.store.reads import AuthorityRow, Reads
 from shared.store.schema import (
     backup,
     ca,
@@ -40,7 +41,6 @@ from shared.sync.events import Lane
 _OPEN_MAX = 100
 _CHAIN_MAX = 8
 _LANES_MAX = 20
-_TEXT_CHARS_MAX = 128
 _LINE_COLUMNS = (
     certificate.c.id,
     certificate.c.ca_id,
@@ -67,14 +67,6 @@ _APPLIED = (
     .where(cursor.c.direction == "in")
     .group_by(cursor.c.peer)
 )
-#: Words of the search box that are not free text: column and the word's own name.
-_TERMS: Mapping[str, ColumnElement[Any]] = {
-    "status": certificate.c.status,
-    "gateway": certificate.c.origin,
-    "device": certificate.c.device_id,
-    "profile": certificate.c.profile,
-    "state": certificate.c.state,
-}
 
 
 class PublicReads(Reads):
@@ -94,6 +86,7 @@ class Inventory:
         """Take the database, and what judges when the newest backup that counts was made."""
         self._read = database.read
         self._reads = Reads(database)
+        self._finder = Finder(database)
         self._backup_alarm = backup_alarm
 
     async def dashboard(self, lines: frozenset[str] | None = None) -> Dashboard:
@@ -178,22 +171,16 @@ class Inventory:
         ]
 
     async def search(
-        self, text: str, within: Sequence[Scope], after: int, limit: int
-    ) -> list[CertificateLine]:
-        """Find certificates, newest first, with an id below ``after`` (0: from the newest).
+        self, text: str, within: Sequence[Scope], after: str, limit: int
+    ) -> tuple[list[CertificateLine], str]:
+        """Find certificates that lie in one of the scopes; gives them and where the next page is.
 
-        Only what lies in one of the scopes ``within`` is found.
-
-        ``text`` holds terms like ``status:revoked`` and free words; each free word is a serial
-        number, a SHA-256, the beginning of a common name or of a device id.
+        ``text`` is a query (``central.inventory.query``); raises BadRequestError.
         """
-        statement = select(*_LINE_COLUMNS).order_by(certificate.c.id.desc()).limit(limit)
-        statement = statement.where(inside(within))
-        for condition in _conditions(text):
-            statement = statement.where(condition)
-        if after:
-            statement = statement.where(certificate.c.id < after)
-        return [CertificateLine(*row) for row in await self._read(statement)]
+        page = await self._finder.find(
+            text, within, columns=_LINE_COLUMNS, after=after, limit=limit
+        )
+        return [CertificateLine(*row) for row in page.rows], page.after
 
     async def certificate(self, ca_id: str, serial: str) -> CertificateView:
         """Give the story of one certificate; raises NotFoundError."""
@@ -277,26 +264,3 @@ class Inventory:
             select(hold).where(hold.c.ca_id == ca_id, hold.c.serial == serial).limit(_OPEN_MAX)
         )
         return [HoldView(row.hold_id, row.actor, row.held_at, row.released_at) for row in rows]
-
-
-def _conditions(text: str) -> list[ColumnElement[bool]]:
-    """Turn the search box into conditions; every one can use an index."""
-    found: list[ColumnElement[bool]] = []
-    for word in text[:_TEXT_CHARS_MAX].split():
-        term, colon, value = word.partition(":")
-        if colon and term in _TERMS:
-            found.append(_TERMS[term] == value)
-        else:
-            found.append(_free(word))
-    return found
-
-
-def _free(word: str) -> ColumnElement[bool]:
-    after_last = word[:-1] + chr(ord(word[-1]) + 1)  # the first text that does not begin so
-    digits = word.replace(":", "").lower().removeprefix("0x")
-    return or_(
-        certificate.c.serial == digits.zfill(32),
-        certificate.c.sha256 == digits,
-        and_(certificate.c.subject_cn >= word, certificate.c.subject_cn < after_last),
-        and_(certificate.c.device_id >= word, certificate.c.device_id < after_last),
-    )

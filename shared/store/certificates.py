@@ -20,7 +20,7 @@ from shared.issuance.ports import CertificateRecord, CertificateStatus
 from shared.kernel.clock import utc_us_of
 from shared.kernel.errors import NotFoundError
 from shared.store import counters
-from shared.store.schema import certificate, conflict, hold
+from shared.store.schema import certificate, conflict, hold, term_lacking
 from shared.store.transaction import Transaction
 
 Body = Mapping[str, Any]
@@ -41,12 +41,14 @@ RECORD_COLUMNS = (
 _COUNTED = {"revoked": "revoked", "hold": "held"}
 
 _THIS = (certificate.c.ca_id == bindparam("ca")) & (certificate.c.serial == bindparam("number"))
-_FIND = select(*RECORD_COLUMNS, certificate.c.state).where(_THIS)
+_FIND = select(*RECORD_COLUMNS, certificate.c.state, certificate.c.id).where(_THIS)
 _INSERT = insert(certificate)
 _INSERT_NEW = upsert(certificate).on_conflict_do_nothing(
     index_elements=[certificate.c.serial, certificate.c.ca_id]
 )
 _UPDATE = update(certificate).where(_THIS)
+#: Search has passed the row already (central.inventory.indexing).
+_SEARCH_AGAIN = upsert(term_lacking).on_conflict_do_nothing()
 _ADD_HOLD = upsert(hold).on_conflict_do_nothing()
 _released = upsert(hold)
 _RELEASE_HOLD = _released.on_conflict_do_update(
@@ -118,6 +120,7 @@ def record_issued(
         if known.status in _COUNTED:
             counters.add(transaction, _COUNTED[known.status], known.origin)
         _change(transaction, ca_id, serial, {**values, "origin": known.origin, "state": "issued"})
+        transaction.execute(_SEARCH_AGAIN, {"id": known.id})
     elif known.der != body["der"]:
         second = base64.b64encode(body["der"]).decode()
         _add_conflict(transaction, "serial-reused", origin, body, {"der": second})

@@ -37,6 +37,7 @@ from shared.store.schema_people import (
     user,
     user_certificate,
 )
+from shared.store.schema_search import saved_query, term, term_lacking
 from shared.store.schema_status import crl_part, operation
 
 #: Tables that stand in files of their own and are imported from here like all others.
@@ -53,6 +54,7 @@ PEOPLE = (
     user_certificate,
 )
 STATUS = (crl_part, operation)
+SEARCH = (saved_query, term, term_lacking)
 
 
 def _partial_index(name: str, column: str, *more: str) -> Index:
