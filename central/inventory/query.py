@@ -73,7 +73,7 @@ def parse(text: str) -> list[Condition]:
 
 def known_names() -> Sequence[str]:
     """Give the names that a word may begin with."""
-    return [*COLUMNS, *terms.SHORT, *sorted(terms.NAMES), f"{terms.META}…"]
+    return [*COLUMNS, *terms.SHORT, *sorted(terms.NAMES), f"{terms.META}NAME"]
 
 
 def _condition(word: str) -> Condition:

@@ -15,7 +15,7 @@ from central.inventory import audit, query
 from central.inventory.finder import Finder
 from central.inventory.indexing import Indexing, Progress
 from shared.kernel.clock import datetime_of
-from shared.kernel.errors import BadRequestError, ConflictError, NotFoundError
+from shared.kernel.errors import BadRequestError, ConflictError, ForbiddenError, NotFoundError
 from shared.pki import formats
 from shared.policy.rights import Permission, Scope
 from shared.store.database import Database
@@ -125,6 +125,7 @@ class Search:
 
     async def saved(self, who: Principal) -> list[dict[str, Any]]:
         """Give the queries that somebody keeps, and those that others share."""
+        _within(who)
         rows = await self._database.read(_VISIBLE, {"who": who.name})
         return [
             {
@@ -139,6 +140,7 @@ class Search:
 
     async def keep(self, name: str, text: str, who: Principal, *, shared: bool) -> None:
         """Keep a query under a name of one's own, or change it; raises BadRequestError."""
+        _within(who)
         query.parse(text)
         if not 0 < len(name) <= _NAME_CHARS_MAX or not name.isprintable():
             raise BadRequestError(
@@ -164,7 +166,14 @@ class Search:
 
 
 def _within(who: Principal) -> Sequence[Scope]:
-    return who.scopes(Permission.CERTIFICATE_READ)
+    """Give where somebody may look; raises ForbiddenError for whom that is nowhere."""
+    scopes = who.scopes(Permission.CERTIFICATE_READ)
+    if all(scope.serial is not None for scope in scopes):
+        raise ForbiddenError(
+            "You may not read the inventory.",
+            remedy="Ask an administrator for a role that may read certificates.",
+        )
+    return scopes
 
 
 def _audit(transaction: Transaction, actor: str, text: str, form: Export) -> None:
@@ -184,7 +193,7 @@ def _shown(row: Any) -> dict[str, Any]:
 def _written(rows: Sequence[Any], form: Export) -> bytes:
     match form:
         case Export.PEM:
-            return formats.pem([row.der for row in rows if row.der is not None]).encode()
+            return formats.pem([row[-1] for row in rows if row[-1] is not None]).encode()
         case Export.JSON:
             lines = (json.dumps(_shown(row), ensure_ascii=False) for row in rows)
             return "".join(f"{line}\n" for line in lines).encode()

@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 Query = Annotated[str, typer.Argument(help="The query; nothing finds everything.")]
 Name = Annotated[str, typer.Argument(help="The name of the kept query.")]
-_COLUMNS = ("status", "subject_cn", "device_id", "profile", "origin", "issued_at", "serial")
+_COLUMNS = ("status", "subject_cn", "device_id", "origin", "not_after")
 
 
 def add_to(parent: typer.Typer) -> None:

@@ -65,8 +65,8 @@ def console_doors(search: Search) -> list[Door]:
         return {"written": part.decode(), "after": after}
 
     return [
-        Door(_READ, "POST", "/search", "certificate", find),
-        Door(_READ, "POST", "/search/export", "certificate", export),
+        Door(_READ, "POST", "/search", "certificate", find, judges_itself=True),
+        Door(_READ, "POST", "/search/export", "certificate", export, judges_itself=True),
         *_saved_doors(search),
     ]
 
@@ -90,8 +90,8 @@ def rest_doors(search: Search) -> list[Door]:
         return await stream(request, search, who)
 
     return [
-        Door(_READ, "GET", "/search", "certificate", find),
-        Door(_READ, "GET", "/search/export", "certificate", export),
+        Door(_READ, "GET", "/search", "certificate", find, judges_itself=True),
+        Door(_READ, "GET", "/search/export", "certificate", export, judges_itself=True),
         *_saved_doors(search),
     ]
 
@@ -124,9 +124,9 @@ def _saved_doors(search: Search) -> list[Door]:
         await search.drop(request.match_info["name"], who)
 
     return [
-        Door(_READ, "GET", "/searches", "saved-search", saved),
-        Door(_READ, "PUT", "/searches/{name}", "saved-search", keep),
-        Door(_READ, "DELETE", "/searches/{name}", "saved-search", drop),
+        Door(_READ, "GET", "/searches", "saved-search", saved, judges_itself=True),
+        Door(_READ, "PUT", "/searches/{name}", "saved-search", keep, judges_itself=True),
+        Door(_READ, "DELETE", "/searches/{name}", "saved-search", drop, judges_itself=True),
     ]
 
 

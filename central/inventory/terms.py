@@ -35,7 +35,8 @@ SHORT: Mapping[str, str] = {
     "ou": "organizational_unit_name",
     "dc": "domain_component",
 }
-NAMES = frozenset({*names.BY_NAME, *(kind.value for kind in AltNameKind), *OWN_NAMES})
+_ALTERNATIVE = {kind.value for kind in AltNameKind} - {AltNameKind.DNS_WILDCARD.value}
+NAMES = frozenset({*names.BY_NAME, *_ALTERNATIVE, *OWN_NAMES})
 
 
 class Found(NamedTuple):
