@@ -1,89 +1,25 @@
-"""Open questions and the quarantine from the console: routes of the socket, and commands."""
+"""Open questions and the quarantine from the console: the commands."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Protocol
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
-from aiohttp import web
-from pydantic import Field
 from rich.markup import escape
 from rich.table import Table
 
-from shared.policy.rights import Permission
+from central.question_doors import FILE_BYTES_MAX, ChoiceOrder, ImportOrder, ReasonOrder
+from shared.kernel.errors import BadRequestError
 from shared.web import terminal
-from shared.web.console import Order, Text, command, read_order
+from shared.web.console import Order
 from shared.web.terminal import out
+
+_PARTS = 4  # of a place
 
 #: Sends a command to the running server: context, method, route, order.
 Ask = Callable[[typer.Context, str, str, Order | None], Any]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-
-
-class SettleOrder(Order):
-    """Settle an open question; an empty choice is the one that changes nothing."""
-
-    id: Annotated[int, Field(ge=1, lt=2**62)]
-    choice: Annotated[str, Field(max_length=64)] = ""
-
-
-class DiscardOrder(Order):
-    """Give an event in quarantine up; ``place`` is gateway/segment/lane/sequence."""
-
-    place: Text
-    reason: Text
-
-
-class Questions(Protocol):
-    """What answers (``central.questions``)."""
-
-    async def conflicts(self) -> list[dict[str, Any]]:
-        """List the open questions with their choices."""
-        ...
-
-    async def settle(self, conflict_id: int, choice: str, actor: str) -> str:
-        """Settle a question; gives what was done."""
-        ...
-
-    async def quarantined(self) -> list[dict[str, Any]]:
-        """List the events in quarantine."""
-        ...
-
-    async def retry(self, actor: str) -> int:
-        """Try them again; gives how many were applied."""
-        ...
-
-    async def discard(self, place: str, reason: str, actor: str) -> None:
-        """Give one up."""
-        ...
-
-
-def routes(questions: Questions) -> list[web.AbstractRouteDef]:
-    """Give the routes of the unix socket."""
-
-    async def conflicts(_request: web.Request, _actor: str) -> Any:
-        return await questions.conflicts()
-
-    async def settle(request: web.Request, actor: str) -> Any:
-        order = await read_order(request, SettleOrder)
-        return {"done": await questions.settle(order.id, order.choice, actor)}
-
-    async def quarantined(_request: web.Request, _actor: str) -> Any:
-        return await questions.quarantined()
-
-    async def retry(_request: web.Request, actor: str) -> Any:
-        return {"applied": await questions.retry(actor)}
-
-    async def discard(request: web.Request, actor: str) -> Any:
-        order = await read_order(request, DiscardOrder)
-        return await questions.discard(order.place, order.reason, actor)
-
-    return [
-        web.get("/conflicts", command(Permission.GATEWAY_READ, conflicts)),
-        web.post("/conflicts/settle", command(Permission.CONFLICT_SETTLE, settle)),
-        web.get("/quarantine", command(Permission.GATEWAY_READ, quarantined)),
-        web.post("/quarantine/retry", command(Permission.CONFLICT_SETTLE, retry)),
-        web.post("/quarantine/discard", command(Permission.CONFLICT_SETTLE, discard)),
-    ]
+Place = Annotated[str, typer.Argument(help="The event, as `quarantine list` names it.")]
 
 
 def conflict_commands(ask: Ask) -> typer.Typer:
@@ -110,8 +46,8 @@ def conflict_commands(ask: Ask) -> typer.Typer:
         choice: Annotated[str, typer.Option(help="A choice of `conflict list`.")] = "",
     ) -> None:
         """Decide a question, once; without --choice nothing is changed and it counts as seen."""
-        order = terminal.order(SettleOrder, id=number, choice=choice)
-        out.print(escape(ask(context, "POST", "/conflicts/settle", order)["done"]))
+        order = terminal.order(ChoiceOrder, choice=choice)
+        out.print(escape(ask(context, "POST", f"/conflicts/{number}/settle", order)["done"]))
 
     return app
 
@@ -141,12 +77,55 @@ def quarantine_commands(ask: Ask) -> typer.Typer:
     @app.command("discard")
     def discard(
         context: typer.Context,
-        place: Annotated[str, typer.Argument(help="The event, as `quarantine list` names it.")],
+        place: Place,
         reason: Annotated[str, typer.Option(help="Why; it is recorded.")],
     ) -> None:
         """Give an event up for good; its bytes stay in the inbox."""
-        order = terminal.order(DiscardOrder, place=place, reason=reason)
-        ask(context, "POST", "/quarantine/discard", order)
+        ask(context, "POST", f"{_at(place)}/discard", terminal.order(ReasonOrder, reason=reason))
         out.print("The event is discarded.")
 
+    @app.command("show")
+    def show(context: typer.Context, place: Place) -> None:
+        """Print one event as JSON: its body, why it is kept, what became of it."""
+        terminal.print_json(ask(context, "GET", _at(place), None))
+
+    @app.command("export")
+    def export(
+        context: typer.Context,
+        place: Place,
+        to: Annotated[Path, typer.Option(help="File to write.")],
+    ) -> None:
+        """Write one event to a signed file, for whoever is to look at it, or for `import`."""
+        to.write_bytes(bytes.fromhex(ask(context, "GET", f"{_at(place)}/export", None)["file"]))
+        out.print(f"The event is in {escape(str(to))}.")
+
+    @app.command("import")
+    def import_(
+        context: typer.Context,
+        path: Annotated[Path, typer.Argument(help="A file that `export` wrote.")],
+    ) -> None:
+        """Take an exported event back and try it again; repeats change nothing."""
+        order = terminal.order(ImportOrder, file=_read(path).hex())
+        taken = ask(context, "POST", "/quarantine/import", order)
+        out.print(f"The event {escape(taken['id'])} is taken back.")
+
     return app
+
+
+def _at(place: str) -> str:
+    if len(parts := place.split("/")) != _PARTS or not all(part.isascii() for part in parts):
+        raise BadRequestError(
+            "An event in quarantine is named gateway/segment/lane/sequence.",
+            remedy="`tma-central quarantine list` gives the names.",
+        )
+    return f"/quarantine/{place}"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadRequestError(f"{path} cannot be read.") from error
+    if len(data) > FILE_BYTES_MAX:
+        raise BadRequestError(f"{path} is no exported event: it is too large.")
+    return data

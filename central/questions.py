@@ -6,6 +6,7 @@ from central.core import Core
 from central.inventory import audit, conflicts
 from central.inventory.reads import Inventory
 from central.sync import quarantine
+from shared.sync.envelope import Signer
 from shared.web.auth import Authenticator
 from shared.web.pages import utc_text
 
@@ -13,8 +14,14 @@ from shared.web.pages import utc_text
 class Questions:
     """Implements ``central.question_console.Questions``; the pages settle by it, too."""
 
-    def __init__(self, central: Core, inventory: Inventory, authenticator: Authenticator) -> None:
-        """Take central's state, what lists the questions, and who is to forget revoked ones."""
+    def __init__(
+        self, central: Core, inventory: Inventory, authenticator: Authenticator, signer: Signer
+    ) -> None:
+        """Take central's state, what lists the questions, who is to forget revoked ones.
+
+        ``signer`` signs what is exported.
+        """
+        self._signer = signer
         self._central = central
         self._database = central.storage.database
         self._inventory = inventory
@@ -53,6 +60,22 @@ class Questions:
     async def quarantined(self) -> list[dict[str, Any]]:
         """List the events that are kept but not applied."""
         return await quarantine.listed(self._database)
+
+    async def event(self, place: str) -> dict[str, Any]:
+        """Give one event with its body; raises NotFoundError."""
+        return await quarantine.shown(self._database, place)
+
+    async def export(self, place: str) -> bytes:
+        """Give one event as a signed file; raises NotFoundError."""
+        return await quarantine.exported(self._database, place, self._signer)
+
+    async def take_back(self, data: bytes, actor: str) -> str:
+        """Take an exported event back and try it again; gives its place."""
+        place = await self._database.writer.run(
+            lambda tx: quarantine.imported(tx, data, self._signer, actor)
+        )
+        await quarantine.drive_again(self._database)
+        return place
 
     async def retry(self, actor: str) -> int:
         """Try all of them again; gives how many were applied."""

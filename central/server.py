@@ -12,9 +12,9 @@ from typing import Any
 from aiohttp.web import AbstractRouteDef
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from central import backup, core
+from central import backup, core, question_doors
 from central import console as commands
-from central.admin import policy_pages
+from central.admin import policy_pages, quarantine_pages
 from central.admin.routes import routes as admin_routes
 from central.authority import console as authority_console
 from central.authority.administration import Administration
@@ -27,6 +27,7 @@ from central.core import VERSION, Core
 from central.desk import Desk
 from central.enrolling import Enrolling
 from central.founding import DIRECTIVE_KEY
+from central.identity import doors
 from central.inventory.reads import Inventory
 from central.issuing import CentralKeys, CentralProfiles
 from central.listeners import Listeners
@@ -154,7 +155,7 @@ class Server:
         self._renewals = self._make_renewals()
         self._backups = backup.of_central(central, os.urandom, self._listener.archived)
         self._sync_view = SyncView(database, self._inventory, self._listener, self._backups, clock)
-        self._questions = Questions(central, self._inventory, self._authenticator)
+        self._questions = Questions(central, self._inventory, self._authenticator, signer)
         self._authoring = Authoring(database, clock, profiles.refresh)
         self._administration = self._make_administration()
         self._operations = self._make_operations()
@@ -262,6 +263,7 @@ class Server:
             *self._enrolling.console_routes(),
             *self._desk.console_routes(),
             *self._searching.console_routes(),
+            *doors.console_routes(question_doors.doors(self._questions)),
             *authority_console.routes(self._administration),
         ]
 
@@ -277,6 +279,8 @@ class Server:
         measured = metrics.routes(self._authenticator, self._sync_view.metrics)
         people = [
             *admin_routes(frame, self._inventory, self._operations, self._questions),
+            *quarantine_pages.routes(frame, self._questions),
+            *doors.rest_routes(question_doors.doors(self._questions), self._authenticator),
             *self._desk.web_routes(frame),
             *self._searching.web_routes(frame, self._inventory),
             *policy_pages.routes(frame, self._authoring, self._explain),

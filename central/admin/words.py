@@ -94,7 +94,7 @@ def questions(seen: Dashboard, now_us: int) -> list[Remark]:
                 "bad",
                 f"{seen.quarantined} events could not be applied and are kept in quarantine.",
                 "Update central; they are tried again then.",
-                "/gateways",
+                "/quarantine",
             )
         )
     if seen.backup_alarm:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, FromClause, Select, and_, func, or_, select, union
 
 from central.inventory import query
 from central.inventory.query import Column, Condition, Free, Range, Term
@@ -135,7 +135,13 @@ def _ids(condition: Condition) -> Select[Any]:
     match condition:
         case Term() | Range():
             return select(term.c.id).where(_of_term(condition))
-        case _:
+        case Free(word=word):
+            parts = (
+                select(certificate.c.id).where(part).limit(_RARE + 1).subquery()
+                for part in _free(word)
+            )
+            return select(union(*(select(part.c.id) for part in parts)).subquery().c.id)
+        case Column():
             return select(certificate.c.id).where(_filter(condition))
 
 
@@ -151,11 +157,12 @@ def _filter(condition: Condition) -> ColumnElement[bool]:
         case Column(name=name, value=value):
             return _COLUMNS[name] == value
         case Free(word=word):
-            return _free(word)
+            return or_(*_free(word))
         case Term() | Range():
             other = term.alias()  # the page may walk along another term
             theirs = select(other.c.id).where(_of_term(condition, other))
-            return theirs.where(other.c.id == certificate.c.id).exists()
+            # OFFSET keeps PostgreSQL from joining: a page needs a look at few rows of a big term.
+            return theirs.where(other.c.id == certificate.c.id).offset(0).exists()
 
 
 def _of_term(condition: Term | Range, of: FromClause = term) -> ColumnElement[bool]:
@@ -165,10 +172,11 @@ def _of_term(condition: Term | Range, of: FromClause = term) -> ColumnElement[bo
     return and_(of.c.name == condition.name, between)
 
 
-def _free(word: str) -> ColumnElement[bool]:
+def _free(word: str) -> Sequence[ColumnElement[bool]]:
+    """Give what a word alone may be; each has its index."""
     after_last = word[:-1] + chr(ord(word[-1]) + 1)  # the first text that does not begin so
     digits = _hex(word)
-    return or_(
+    return (
         certificate.c.serial == digits.zfill(32),
         certificate.c.sha256 == digits,
         and_(certificate.c.subject_cn >= word, certificate.c.subject_cn < after_last),

@@ -5,28 +5,50 @@ good as in time. Each start tries all of them again, because it may be an upgrad
 """
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, cast
 
-from sqlalchemy import bindparam, select, update
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import bindparam, insert, select, update
 
 from central.inventory import audit
 from central.sync.apply import Applier
-from shared.kernel.errors import BadRequestError, Kind, NotFoundError, TmaError
+from shared.kernel import cbor, limits
+from shared.kernel.errors import BadRequestError, Kind, NotFoundError, TmaError, UntrustedError
+from shared.pki import cose
 from shared.store.database import Database
-from shared.store.schema import quarantine
+from shared.store.schema import inbox_event, quarantine
 from shared.store.transaction import Transaction
 from shared.sync import events
+from shared.sync.envelope import Signer
 from shared.sync.events import Lane
 
 _LOG = logging.getLogger(__name__)
 _ROWS_MAX = 10_000
 _LISTED_MAX = 500
+DISCARDED = "discarded: "
+#: The type in the signature of an exported event.
+_EXPORT = "tma-quarantine"
+_EXPORT_BYTES_MAX = limits.EVENT_BYTES_MAX + 4096
 _THIS = (
     (quarantine.c.peer == bindparam("link"))
     & (quarantine.c.segment == bindparam("name"))
     & (quarantine.c.lane == bindparam("lane_number"))
     & (quarantine.c.sequence == bindparam("number"))
+)
+_ONE = select(quarantine).where(_THIS)
+_KEPT_EVENT = select(inbox_event.c.event).where(
+    inbox_event.c.peer == bindparam("link"),
+    inbox_event.c.segment == bindparam("name"),
+    inbox_event.c.lane == bindparam("lane_number"),
+    inbox_event.c.sequence == bindparam("number"),
+)
+_INSERT = insert(quarantine)
+_REOPEN = (
+    update(quarantine)
+    .where(_THIS, quarantine.c.resolution.startswith(DISCARDED))
+    .values(resolved_at=None, resolution=None, reason=bindparam("why"))
 )
 _OPEN = (
     select(quarantine)
@@ -67,9 +89,101 @@ def discard(transaction: Transaction, place: str, reason: str, actor: str) -> No
 
     Raises BadRequestError (``place`` is not one), NotFoundError (not in quarantine now).
     """
-    if not _resolve(transaction, _parsed(place), f"discarded: {reason}"):
+    if not _resolve(transaction, _parsed(place), f"{DISCARDED}{reason}"):
         raise NotFoundError(f"There is no event {place} in quarantine.")
     audit.add(transaction, actor, "quarantine.discarded", place, {"reason": reason})
+
+
+async def shown(database: Database, place: str) -> dict[str, Any]:
+    """Give all of one event: what ``listed`` gives, its body, and what became of it.
+
+    Raises BadRequestError (``place`` is not one), NotFoundError (it never was in quarantine).
+    """
+    row = await _found(database, place)
+    described = _described(row)
+    return described | {
+        "body": _body(row.event),
+        "resolved_us": row.resolved_at,
+        "resolution": row.resolution,
+    }
+
+
+async def exported(database: Database, place: str, signer: Signer) -> bytes:
+    """Give one event as a signed file: its bytes as they came, from where, and why it is kept."""
+    row = await _found(database, place)
+    document = {**_place(row), "event": row.event, "reason": row.reason, "kept": row.created_at}
+    return cose.sign1(
+        cbor.encode(document), key=signer.key, kid=signer.kid, type=_EXPORT, external_aad=b""
+    )
+
+
+def imported(transaction: Transaction, data: bytes, signer: Signer, actor: str) -> str:
+    """Take back an event that this central exported; gives its place. Repeats change nothing.
+
+    One that was applied stays so, one that was discarded is kept again. Raises UntrustedError
+    (another central's file, or damaged), BadRequestError.
+    """
+    payload = cose.open1(
+        data,
+        find_key=partial(_own_key, signer),
+        type=_EXPORT,
+        external_aad=b"",
+        limit=_EXPORT_BYTES_MAX,
+    )
+    document = cbor.decode(payload, limit=_EXPORT_BYTES_MAX)
+    place = {name: document[name] for name in ("link", "name", "lane_number", "number")}
+    known: Any = transaction.one(_ONE, place)
+    if known is not None:
+        transaction.execute(_REOPEN, {**place, "why": document["reason"]})
+    elif transaction.one(_KEPT_EVENT, place) is None:
+        # A central that was put back from a backup may not know it any more.
+        row = {
+            "peer": place["link"],
+            "segment": place["name"],
+            "lane": place["lane_number"],
+            "sequence": place["number"],
+            "reason": document["reason"],
+            "event": document["event"],
+            "created_at": document["kept"],
+        }
+        transaction.execute(_INSERT, row)
+    named = _named(place["link"], place["name"], place["lane_number"], place["number"])
+    audit.add(transaction, actor, "quarantine.imported", named, {})
+    return named
+
+
+def _own_key(signer: Signer, kid: bytes) -> ec.EllipticCurvePublicKey:
+    if kid != signer.kid:
+        raise UntrustedError("The file was not exported by this central.")
+    return signer.key.public_key()
+
+
+async def _found(database: Database, place: str) -> Any:
+    rows = await database.read(_ONE, _parsed(place))
+    if not rows:
+        raise NotFoundError(f"There never was an event {place} in quarantine.")
+    return rows[0]
+
+
+def _body(data: bytes) -> Any:
+    """Give the body of an event for reading: bytes in hex; None when it cannot be read."""
+    try:
+        return _readable(dict(events.decode(data).body))
+    except BadRequestError:
+        return None
+
+
+def _readable(value: Any) -> Any:
+    match value:
+        case bytes():
+            return value.hex()
+        case dict():
+            items = cast("dict[Any, Any]", value).items()
+            return {str(name): _readable(one) for name, one in items}
+        case list() | tuple():
+            return [_readable(one) for one in cast("Sequence[Any]", value)]
+        case _:
+            return value
 
 
 def _apply(transaction: Transaction, row: Any) -> None:
@@ -112,15 +226,18 @@ def _parsed(place: str) -> dict[str, Any]:
         ) from error
 
 
+def _named(gateway: str, segment: str, lane: int, sequence: int) -> str:
+    return f"{gateway}/{segment}/{Lane(lane).name.lower()}/{sequence}"
+
+
 def _described(row: Any) -> dict[str, Any]:
     try:
         event = events.decode(row.event)
         told: dict[str, Any] = {"type": event.type, "actor": event.actor, "at_us": event.utc_us}
     except BadRequestError:
         told = {"type": "", "actor": "", "at_us": None}
-    lane = Lane(row.lane).name.lower()
     return {
-        "place": f"{row.peer}/{row.segment}/{lane}/{row.sequence}",
+        "place": _named(row.peer, row.segment, row.lane, row.sequence),
         "gateway": row.peer,
         "reason": row.reason,
         "bytes": len(row.event),

@@ -180,15 +180,17 @@ def main() -> None:
     """Measure, print and record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--certificates", type=int, default=_CERTIFICATES)
-    count = parser.parse_args().certificates
+    parser.add_argument("--only", choices=("sqlite", "postgresql"), help="one of the two")
+    options = parser.parse_args()
+    count = options.certificates
     console = Console(highlight=False)
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name, postgres(durable=True) as server:
-        for kind in ("sqlite", "postgresql"):
+        for kind in (options.only,) if options.only else ("sqlite", "postgresql"):
             Kind.server = server if kind == "postgresql" else None
             found[kind] = asyncio.run(_run(kind, Path(name), count, console))
         Kind.server = None
-    table = Table("query", "SQLite, p95 ms", "PostgreSQL, p95 ms")
+    table = Table("query", *(f"{kind}, p95 ms" for kind in found))
     for query in _QUERIES:
         table.add_row(query, *(f"{found[kind][query]:.1f}" for kind in found))
     console.print(table)

@@ -86,7 +86,7 @@ async def test_open_question_is_to_do_until_it_is_settled(page, central, newborn
         ("/certificates?q=nothing-has-this-name", "Nothing is found"),
         ("/gateways/nowhere", "There is no gateway nowhere."),
         ("/certificates/00/00", "No certificate with serial number 00"),
-        ("/certificates?after=-1", "not a number"),
+        ("/certificates?after=-1", "not the address of a page"),
         ("/nowhere", "nothing at this address"),
     ],
 )

@@ -13,13 +13,15 @@ from central.inventory import conflicts
 from central.inventory.reads import Inventory
 from central.sync import books, quarantine
 from central.sync.apply import Applier
-from shared.kernel.errors import BadRequestError, ConflictError, NotFoundError
+from shared.kernel.errors import BadRequestError, ConflictError, NotFoundError, UntrustedError
 from shared.kernel.ids import serial_text
+from shared.pki import keys
 from shared.store import schema
 from shared.store.database import Database
 from shared.store.outbox import Outbox
 from shared.store.transaction import Transaction
 from shared.sync import events
+from shared.sync.envelope import Signer
 from tests.support.pki_hierarchy import Authority, leaf_plan, root_authority, subject, subordinate
 from tests.support.store_clock import ManualClock
 from tests.support.store_databases import open_database
@@ -185,3 +187,24 @@ async def test_what_is_discarded_is_never_applied_and_the_reason_stays(database:
     assert [row.resolution for row in rows] == ["applied", "discarded: a test box"]
     with pytest.raises(BadRequestError):
         await database.writer.run(lambda tx: quarantine.discard(tx, "nonsense", "x", _WHO))
+
+
+async def test_an_exported_event_is_taken_back_once(database: Database) -> None:
+    signer = Signer(b"directive", keys.generate())
+    poison = _event(_issued(_GATEWAYS["gw-1"], 5) | {"ca_id": "00" * 20})
+    place = await _quarantine(database, 2, poison)
+    assert (await quarantine.shown(database, place))["body"]["device_id"] == "SN-1"
+    data = await quarantine.exported(database, place, signer)
+    for stranger in (Signer(b"other", keys.generate()), Signer(b"directive", keys.generate())):
+        with pytest.raises(UntrustedError):
+            await database.writer.run(
+                lambda tx, by=stranger: quarantine.imported(tx, data, by, _WHO)
+            )
+    await database.writer.run(lambda tx: quarantine.discard(tx, place, "a test", _WHO))
+    assert await quarantine.listed(database) == []
+    for _ in range(2):
+        taken = await database.writer.run(lambda tx: quarantine.imported(tx, data, signer, _WHO))
+        assert taken == place
+        assert [row["place"] for row in await quarantine.listed(database)] == [place]
+    rows = await database.read(select(schema.audit.c.action))
+    assert [row.action for row in rows].count("quarantine.imported") == 2
