@@ -23,6 +23,7 @@ from shared.store.schema import (
     certificate,
     counter,
     crl,
+    cross_certificate,
     cursor,
     outbox,
     segment,
@@ -79,6 +80,7 @@ _STATUS = select(
     certificate.c.not_after,
 ).where(_THIS)
 _AUTHORITIES = select(ca.c.ca_id, ca.c.name, ca.c.kind, ca.c.state, ca.c.der, ca.c.not_after)
+_CROSS_CERTIFICATES = select(cross_certificate.c.der).order_by(cross_certificate.c.sha256)
 _CA_CERTIFICATE = select(ca.c.der).where(ca.c.ca_id == bindparam("ca"))
 _CURRENT_CRL = (
     select(crl.c.der, crl.c.number, crl.c.this_update, crl.c.next_update)
@@ -224,6 +226,10 @@ class Reads:
     async def authorities(self) -> list[AuthorityRow]:
         """Give the CAs that are known here."""
         return [AuthorityRow(*row) for row in await self._read(_AUTHORITIES)]
+
+    async def cross_certificates(self) -> list[bytes]:
+        """Give the cross-certificates and links of roll-overs that are known here, DER."""
+        return [row.der for row in await self._read(_CROSS_CERTIFICATES)]
 
     async def ca_certificate(self, ca_id: str) -> bytes | None:
         """Give the DER certificate of one CA."""

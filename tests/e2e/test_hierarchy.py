@@ -1,6 +1,7 @@
 """Hierarchies at any depth, below foreign roots, across, over generations; OpenSSL judges."""
 
 import asyncio
+import base64
 import json
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from tests.support.est import Answer, EstClient, certificates
 from tests.support.fleet import Fleet
 from tests.support.processes import ProcessError, program, run, wait_until
 from tests.support.products import gateway_ledger, inventory, rows
@@ -172,6 +174,30 @@ def test_the_next_root_and_the_former_one_vouch_for_each_other(fleet: Fleet, tmp
     assert _verified(tmp_path, leaf, new_pem, *links, *between) == "OK"
 
 
+def test_est_gives_what_leads_from_either_generation_of_the_root_to_the_other(
+    fleet: Fleet, tmp_path: Path
+):
+    """Nothing but what cacerts gave, and one of the two roots, verifies what EST issues."""
+    new, former = (_pems_of(fleet, row["ca_id"]) for row in _first_roots(fleet))
+    links = [pem for pem in (*new[1:], *former[1:]) if _is_self_issued(pem)]
+    client = EstClient(
+        tmp_path, f"{fleet.central.machine_url}/.well-known/est/tls-client",
+        _write(tmp_path / "trusted.pem", fleet.central.ca_bundle),
+    )  # fmt: skip
+    given = _est(asyncio.run(client.curl("cacerts")))
+    assert len(links) == 2
+    assert {new[0], former[0], *links} <= set(given)
+    plant = _pems_of(fleet, _id(fleet, "Plant Root"))[0]
+    assert not {_name(pem, "issuer") for pem in given} & {_name(plant, "subject")}
+    csr = client.request("est-1", "/CN=est-1")
+    answer = asyncio.run(client.post("simpleenroll", csr, "-u", f"a:{fleet.central.admin_token}"))
+    [pem] = _est(answer)
+    leaf = x509.load_pem_x509_certificate(pem.encode()).public_bytes(Encoding.DER)
+    for root in (new[0], former[0]):
+        between = [one for one in given if one not in {new[0], former[0]}]
+        assert _verified(tmp_path, leaf, root, *between) == "OK"
+
+
 def test_it_all_outlives_a_restart(fleet: Fleet):
     before = _listed(fleet)
     fleet.central.process.stop()
@@ -183,6 +209,29 @@ def test_it_all_outlives_a_restart(fleet: Fleet):
 def _is_self_issued(pem: str) -> bool:
     certificate = x509.load_pem_x509_certificate(pem.encode())
     return certificate.subject == certificate.issuer
+
+
+def _est(answer: Answer) -> list[str]:
+    assert answer.status == 200, answer.text
+    found = certificates(base64.b64decode(answer.body))
+    return [one.public_bytes(Encoding.PEM).decode() for one in found]
+
+
+def _pems_of(fleet: Fleet, ca_id: str) -> list[str]:
+    """A CA's certificate, then those that others made of its key."""
+    return _split(_ca(fleet, "show", ca_id))
+
+
+def _name(pem: str, part: str) -> str:
+    return getattr(x509.load_pem_x509_certificate(pem.encode()), part).rfc4514_string()
+
+
+def _first_roots(fleet: Fleet) -> list[dict[str, Any]]:
+    """Both generations of the first root, the active one first."""
+    found = [row for row in _listed(fleet).values() if row["kind"] == "root"]
+    return sorted(
+        (row for row in found if row["name"] != "Plant Root"), key=lambda row: row["state"]
+    )
 
 
 def _first_root(fleet: Fleet) -> str:

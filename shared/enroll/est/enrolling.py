@@ -23,7 +23,7 @@ PROTOCOL = "est"
 DEFAULT_ALIAS = "default"
 ALIAS: web.RequestKey[str] = web.RequestKey("alias", str)
 _CSR_ATTRIBUTES = "application/csrattrs"
-_ROOT_KINDS = frozenset({"root", "cross"})
+_ROOT_KIND = "root"
 _ROOTS_US = 10 * US_PER_SECOND
 _BOUNDARY = "tma-est-part"
 
@@ -35,18 +35,22 @@ class Enrolling:
         """Take the ports."""
         self._ports = ports
         self._server_keys = ServerKeys(ports)
-        self._roots: Sequence[bytes] = ()
+        self._roots: Sequence[tuple[x509.Name, bytes]] = ()
         self._roots_until_us = 0
 
     async def cacerts(self, request: web.Request) -> web.Response:
-        """Give the chain of the alias's CA, and other roots of the same name (roll-over)."""
+        """Give the chain of the alias's CA, and other roots of the same name (roll-over).
+
+        With them go the links by which who trusts one generation verifies the other: OldWithNew
+        and NewWithOld (RFC 7030 §4.1.3). A cross-certificate by a root of another name is none.
+        """
         alias = self._alias(request)
         chain = self._ports.chain(alias.profile)
         root = x509.load_der_x509_certificate(chain[-1])
         others = [
             der
-            for der in await self._other_roots()
-            if der not in chain and x509.load_der_x509_certificate(der).subject == root.subject
+            for name, der in await self._other_roots()
+            if der not in chain and name == root.subject
         ]
         return answers.certificates(request, [*chain, *others], alias.wrapping)
 
@@ -148,11 +152,15 @@ class Enrolling:
             binding.require(request, raw)
         return raw
 
-    async def _other_roots(self) -> Sequence[bytes]:
+    async def _other_roots(self) -> Sequence[tuple[x509.Name, bytes]]:
+        """Give what is self-issued: roots and the links between their generations, by name."""
         now_us = self._ports.clock.now().utc_us
         if now_us >= self._roots_until_us:
             rows = await self._ports.reads.authorities()
-            self._roots = [row.der for row in rows if row.kind in _ROOT_KINDS]
+            links = await self._ports.reads.cross_certificates()
+            ders = [*(row.der for row in rows if row.kind == _ROOT_KIND), *links]
+            parsed = [(x509.load_der_x509_certificate(der), der) for der in ders]
+            self._roots = [(one.subject, der) for one, der in parsed if one.subject == one.issuer]
             self._roots_until_us = now_us + _ROOTS_US
         return self._roots
 

@@ -46,6 +46,10 @@ class Reads(Protocol):
         """Give the CAs that are known here."""
         ...
 
+    async def cross_certificates(self) -> Sequence[bytes]:
+        """Give the cross-certificates and links of roll-overs that are known here, DER."""
+        ...
+
 
 class Kept(Protocol):
     """Server-made keys that wait for a retry."""

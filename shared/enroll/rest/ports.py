@@ -142,6 +142,10 @@ class Reads(Protocol):
         """Give the CAs that are known here."""
         ...
 
+    async def cross_certificates(self) -> Sequence[bytes]:
+        """Give the cross-certificates and links of roll-overs that are known here, DER."""
+        ...
+
 
 class KeptKey(Protocol):
     """A server-made key (PKCS#8 DER) that is kept for its requester.
