@@ -21,7 +21,7 @@ from shared.kernel.clock import US_PER_SECOND, Clock, datetime_of, utc_us_of
 from shared.kernel.errors import NotFoundError, RefusedError
 from shared.pki import formats, keys, names
 from shared.pki.plan import AltName, AltNameKind, NameAttribute
-from shared.policy.request import EnrollmentRequest, Operation
+from shared.policy.request import INTERNAL, EnrollmentRequest, Operation
 from shared.store.database import Database
 from shared.store.transaction import Transaction
 from shared.store.vault import Vault
@@ -110,7 +110,7 @@ class WebIdentity:
     def _request(self, key: ec.EllipticCurvePrivateKey) -> EnrollmentRequest:
         return EnrollmentRequest(
             operation=Operation.ENROLL,
-            protocol="internal",
+            protocol=INTERNAL,
             alias="web",
             profile=_PROFILE,
             principal=f"device:{self._gateway}",

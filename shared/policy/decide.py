@@ -20,7 +20,7 @@ from shared.policy.circumstances import Circumstances
 from shared.policy.conditions import Condition, station_of
 from shared.policy.grant import Grant
 from shared.policy.profile import ClockInDoubt, Mode, Profile, TooLong
-from shared.policy.request import EnrollmentRequest
+from shared.policy.request import INTERNAL, EnrollmentRequest
 from shared.policy.rules import Effect, Rule
 
 __all__ = ["Circumstances", "Decision", "Outcome", "Refusal", "Verdict", "decide", "explain"]
@@ -100,9 +100,31 @@ def _plan(case: Case) -> Plan:
 
 
 def _judge_grant(case: Case) -> None:
-    grant, profile, request = case.grant, case.profile, case.request
+    grant = case.grant
     if grant is None:
         return
+    if case.request.protocol != INTERNAL:
+        _judge_reach(case, grant)
+    now_us = case.circumstances.now.utc_us
+    case.judge(
+        grant.not_before_us <= now_us < grant.not_after_us,
+        "grant.window",
+        lambda: _time(now_us),
+        lambda: (
+            (
+                f"The grant holds from {_time(grant.not_before_us)} until "
+                f"{_time(grant.not_after_us)}, and it is {_time(now_us)}."
+            ),
+            "Check the clock, or ask central for a new grant.",
+        ),
+    )
+    if grant.last_contact_max_s is not None:
+        _judge_last_contact(case, grant.last_contact_max_s)
+
+
+def _judge_reach(case: Case, grant: Grant) -> None:
+    """Judge what, whom and where a grant is for. A box's own page is not what it is limited to."""
+    profile, request = case.profile, case.request
     case.judge(
         profile.name in grant.profiles,
         "grant.profiles",
@@ -133,21 +155,6 @@ def _judge_grant(case: Case) -> None:
                 "Use one of the stations of the grant, or ask central to extend it.",
             ),
         )
-    now_us = case.circumstances.now.utc_us
-    case.judge(
-        grant.not_before_us <= now_us < grant.not_after_us,
-        "grant.window",
-        lambda: _time(now_us),
-        lambda: (
-            (
-                f"The grant holds from {_time(grant.not_before_us)} until "
-                f"{_time(grant.not_after_us)}, and it is {_time(now_us)}."
-            ),
-            "Check the clock, or ask central for a new grant.",
-        ),
-    )
-    if grant.last_contact_max_s is not None:
-        _judge_last_contact(case, grant.last_contact_max_s)
 
 
 def _judge_last_contact(case: Case, max_s: int) -> None:

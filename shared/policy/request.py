@@ -16,6 +16,10 @@ class Operation(StrEnum):
     RENEW = "renew"
 
 
+#: The protocol of what a box asks for itself: no front end ever says it of a request from outside.
+INTERNAL = "internal"
+
+
 @dataclass(frozen=True, slots=True)
 class EnrollmentRequest:
     """One wish for one certificate. Possession of the key is proven before this exists.

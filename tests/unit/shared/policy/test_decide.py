@@ -12,7 +12,7 @@ from shared.pki.plan import NO_EXPIRY_US, AltName, AltNameKind, NameAttribute, P
 from shared.policy.decide import Circumstances, Outcome, Refusal, decide, explain
 from shared.policy.grant import Devices, Grant, SerialRange
 from shared.policy.profile import ClockInDoubt, Profile, SubjectRule, TooLong
-from shared.policy.request import EnrollmentRequest, Operation
+from shared.policy.request import INTERNAL, EnrollmentRequest, Operation
 from shared.policy.rules import Effect
 from shared.policy.shipped import SHIPPED
 from tests.support.pki_hierarchy import DAY_US, NOW_US, Hierarchy, subject
@@ -272,6 +272,15 @@ def test_the_grant_names_devices(device_id, allowed):
     assert isinstance(outcome, Plan) is allowed
     if not allowed:
         refused("grant.devices", outcome)
+
+
+def test_what_a_grant_is_limited_to_does_not_keep_a_box_from_its_own_page():
+    narrow = GRANT.model_copy(update={"profiles": ("idevid",), "stations": ("press-3",)})
+    own = request(protocol=INTERNAL, principal="device:gw-07", alias="web")
+    planned(decide(SERVER, narrow, own, circumstances()))
+    ended = circumstances(now_us=narrow.not_after_us)
+    refused("grant.window", decide(SERVER, narrow, own, ended))
+    refused("grant.profiles", decide(SERVER, narrow, request(), circumstances()))
 
 
 def test_metadata_goes_into_the_subject_only_where_the_profile_maps_it():
