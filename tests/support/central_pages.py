@@ -9,14 +9,18 @@ from tests.support.fleet import Central
 
 
 @asynccontextmanager
-async def browser_page(central: Central) -> AsyncIterator[Page]:
-    """Open an empty page; whatever the page's console says is a failure."""
+async def browser_page(central: Central, *, bypass_csp: bool = False) -> AsyncIterator[Page]:
+    """Open an empty page; whatever the page's console says is a failure.
+
+    ``bypass_csp`` lets a test put scripts of its own into the page.
+    """
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox"]
         )
         context = await browser.new_context(
             ignore_https_errors=True,
+            bypass_csp=bypass_csp,
             base_url=central.web_url,
             viewport={"width": 1280, "height": 800},
         )
@@ -26,7 +30,7 @@ async def browser_page(central: Central) -> AsyncIterator[Page]:
         opened.on("pageerror", lambda error: problems.append(str(error)))
         yield opened
         await browser.close()
-    assert not [text for text in problems if "status of" not in text], "policy or script broken"
+    assert not (told := [text for text in problems if "status of" not in text]), told
 
 
 async def log_in(page: Page, central: Central) -> None:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, async_playwright
 
 from gateway.snapshot import Snapshot, TokenState, TokenView
@@ -74,3 +75,9 @@ async def test_what_a_requester_sent_is_text_and_nothing_else(hostile: str):
         assert hostile in await screen.inner_text("tbody")
         assert await screen.locator("tbody img, tbody script").count() == 0
         assert complaints == []
+
+
+async def test_the_page_keeps_nobody_out():
+    async with shown([HEALTHY]) as (screen, _complaints):
+        results = await Axe().run(screen)
+        assert [one["id"] for one in results.response["violations"]] == []

@@ -1,0 +1,67 @@
+"""Every page of central, judged by axe-core (WCAG 2.2 A and AA): nothing is left."""
+
+from typing import Any
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+
+from tests.support.central_pages import browser_page, log_in
+
+_RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+_PAGES = [
+    "/",
+    "/certificates?q=meta.line:7",
+    "/certificates?q=colour:red",
+    "/devices",
+    "/codes",
+    "/aliases",
+    "/requesters",
+    "/manufacturers",
+    "/gateways",
+    "/quarantine",
+    "/profiles",
+    "/profiles/tls-server",
+    "/presets/industrial",
+    "/users",
+    "/users/admin",
+    "/roles",
+    "/approvals",
+    "/audit",
+    "/account",
+    "/account/password",
+    "/nowhere",
+]
+
+
+@pytest.fixture
+async def filled(newborn, central):
+    """A gateway with a certificate, an event in quarantine and a question; its name."""
+    puppet = await newborn()
+    async with puppet.open(), puppet.online():
+        poison = puppet.certificate("SN-poison") | {"ca_id": "00" * 20}
+        unsure = puppet.certificate("SN-unsure") | {"grant_id": "of-another-central"}
+        await puppet.emit("certificate.issued", unsure, poison)
+        await puppet.drained()
+    return puppet.name, f"{unsure['ca_id']}/{unsure['serial']}"
+
+
+def _told(violations: list[dict[str, Any]]) -> list[str]:
+    return [
+        f"{one['id']} ({one['impact']}): {node['html'][:160]}"
+        for one in violations
+        for node in one["nodes"]
+    ]
+
+
+async def test_no_page_keeps_anybody_out(central, filled):
+    gateway, certificate = filled
+    found: dict[str, list[str]] = {}
+    async with browser_page(central, bypass_csp=True) as page:
+        for path in ("/login", *_PAGES, f"/gateways/{gateway}", f"/certificates/{certificate}"):
+            if path == _PAGES[0]:
+                await log_in(page, central)
+            await page.goto(path)
+            results = await Axe().run(page, options=_RULES)
+            if told := _told(results.response["violations"]):
+                found[path] = told
+    assert not found
