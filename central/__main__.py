@@ -18,6 +18,7 @@ from central.identity import oversight_cli as oversight
 from central.inventory import search_cli as search
 from central.policy import commands as policy_commands
 from shared.pki.key_types import KeyType
+from shared.system import memory
 from shared.web import backup_console, console, revocation_console, terminal
 from shared.web.backup_console import Note
 from shared.web.terminal import AsJson, OutputOption, out, show
@@ -118,6 +119,7 @@ def run(context: typer.Context) -> None:
     """Run the server in the foreground until SIGTERM or SIGINT; it logs to stderr."""
     from central import server  # noqa: PLC0415  # the whole product
 
+    memory.settle()
     server.run(_settings(context))
 
 

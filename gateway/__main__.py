@@ -13,6 +13,7 @@ from gateway import console as orders
 from gateway.snapshot import LineState, local_text
 from gateway.version import VERSION
 from shared.enroll.est import alias_cli
+from shared.system import memory
 from shared.web import backup_console, console, explain_console, revocation_console, terminal
 from shared.web.backup_console import Note
 from shared.web.terminal import AsJson, OutputOption, out, show
@@ -89,6 +90,7 @@ def run(context: typer.Context) -> None:
     """Run the gateway in the foreground until SIGTERM or SIGINT; it logs to stderr."""
     from gateway import agent  # noqa: PLC0415  # the whole product
 
+    memory.settle()
     agent.run(_settings(context))
 
 

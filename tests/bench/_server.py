@@ -53,6 +53,7 @@ from shared.store.operations import SqlOperations
 from shared.store.outbox import Outbox
 from shared.store.reads import Reads
 from shared.store.schema import ca, grant_use
+from shared.system import memory
 from shared.system.clock import SystemClock
 from shared.system.steady import repeat
 from shared.web import app, tls
@@ -282,6 +283,7 @@ def main() -> None:
     folder, plain_port, mtls_port = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     steps = Steps() if "--steps" in sys.argv else None
+    memory.settle()
     asyncio.run(_serve(folder, plain_port, mtls_port, steps))
     if steps:
         (folder / "steps.json").write_text(json.dumps(steps.seconds), "utf-8")
