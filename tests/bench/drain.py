@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,9 @@ from tests.bench._bridge import Drain
 from tests.bench._load import cpu_seconds, measure, record, resident_mb, signing_requests
 from tests.bench._load import post as encode
 from tests.support.fleet import Fleet, Gateway
+from tests.support.postgres import postgres
 from tests.support.processes import PortBlocks, wait_until
-from tests.support.products import rows, running_fleet
+from tests.support.products import described_fleet, rows
 from tests.support.rest import Device, connect
 
 _EVENTS = 50_000
@@ -80,7 +82,7 @@ class Ours:
 
 
 def _applied(fleet: Fleet) -> int:
-    return rows(fleet.central.database, _APPLIED, _NAME)[0][0]
+    return int(rows(fleet.central.database, _APPLIED, _NAME)[0][0])
 
 
 def _ours(fleet: Fleet, gateway: Gateway, events: int) -> Ours:
@@ -127,7 +129,7 @@ def _ours(fleet: Fleet, gateway: Gateway, events: int) -> Ours:
         drain=drain,
         urgent_s=urgent,
         wire_bytes_per_event=fleet.central.traffic() / events,
-        der_bytes=known[2],
+        der_bytes=float(known[2]),
         central_cpu_us=spent[0],
         gateway_cpu_us=spent[1],
         gateway_mb=resident_mb(gateway.process.pid),
@@ -155,20 +157,20 @@ def _revoke_some(fleet: Fleet, gateway: Gateway, took_s: list[float]) -> None:
         took_s.append(time.perf_counter() - began)
 
 
-def _record(ours: Ours, bridge: Drain) -> None:
+def _record(ours: Ours, bridge: Drain, kind: str) -> None:
     peer = "mosquitto bridge, persistence, unlimited queues, QoS 1"
     record(
-        "drain_rate", ours.drain.rate, "events per second", reference=peer,
+        f"drain_rate{kind}", ours.drain.rate, "events per second", reference=peer,
         reference_value=bridge.rate, lost=ours.drain.lost, doubled=ours.drain.doubled,
         peer_lost=bridge.lost, peer_doubled=bridge.doubled,
         central_cpu_us=round(ours.central_cpu_us, 1), gateway_cpu_us=round(ours.gateway_cpu_us, 1),
         gateway_mb=round(ours.gateway_mb, 1),
     )  # fmt: skip
-    record("drain_first_s", ours.drain.first_after_s, "s from link-up to the first applied event",
+    record(f"drain_first_s{kind}", ours.drain.first_after_s, "s to the first applied event",
            reference=peer, reference_value=bridge.first_after_s)  # fmt: skip
-    record("drain_bytes", ours.wire_bytes_per_event, "bytes on the wire per certificate",
+    record(f"drain_bytes{kind}", ours.wire_bytes_per_event, "bytes on the wire per certificate",
            reference="its DER", reference_value=ours.der_bytes)  # fmt: skip
-    record("drain_urgent_s", max(ours.urgent_s), "s, slowest revocation during the drain",
+    record(f"drain_urgent_s{kind}", max(ours.urgent_s), "s, slowest revocation during the drain",
            reference="the bar", reference_value=1.0)  # fmt: skip
 
 
@@ -176,17 +178,24 @@ def main() -> None:
     """Measure, print and record."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--events", type=int, default=_EVENTS)
-    events = parser.parse_args().events
+    parser.add_argument("--postgresql", action="store_true", help="central on PostgreSQL")
+    options = parser.parse_args()
+    events = options.events
     blocks = PortBlocks()
-    with tempfile.TemporaryDirectory() as name, running_fleet(Path(name), _NAME) as fleet:
-        [gateway] = fleet.gateways
+    with (
+        tempfile.TemporaryDirectory() as name,
+        postgres(durable=True) if options.postgresql else nullcontext() as server,
+        described_fleet(Path(name), {"database": server.new()} if server else None) as fleet,
+    ):
+        fleet.start()
+        gateway = fleet.add_gateway(_NAME)
         ours = _ours(fleet, gateway, events)
         statement = "SELECT event FROM outbox WHERE type = 'certificate.issued' LIMIT ?"
         payloads = [event for (event,) in rows(gateway.database, statement, events)]
         fleet.stop()
     bridge = _bridge.drain(payloads, blocks.take())
     blocks.close()
-    _record(ours, bridge)
+    _record(ours, bridge, "_postgresql" if options.postgresql else "")
     table = Table("", "ours", "mosquitto bridge")
     for title, value in (
         ("messages per second", lambda drain: f"{drain.rate:.0f}"),
