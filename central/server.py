@@ -14,9 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from central import backup, core, question_doors
 from central import console as commands
-from central.admin import policy_pages, quarantine_pages
+from central.admin import authority_pages, policy_pages, quarantine_pages
 from central.admin.routes import routes as admin_routes
 from central.authority import console as authority_console
+from central.authority import doors as authority_doors
 from central.authority.administration import Administration
 from central.authority.join import Joined, Joining
 from central.authority.join_routes import routes as join_routes
@@ -280,7 +281,14 @@ class Server:
         people = [
             *admin_routes(frame, self._inventory, self._operations, self._questions),
             *quarantine_pages.routes(frame, self._questions),
-            *doors.rest_routes(question_doors.doors(self._questions), self._authenticator),
+            *authority_pages.routes(frame, self._administration),
+            *doors.rest_routes(
+                [
+                    *question_doors.doors(self._questions),
+                    *authority_doors.doors(self._administration),
+                ],
+                self._authenticator,
+            ),
             *self._desk.web_routes(frame),
             *self._searching.web_routes(frame, self._inventory),
             *policy_pages.routes(frame, self._authoring, self._explain),

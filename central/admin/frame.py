@@ -109,9 +109,9 @@ class Frame:
         return f"{age_text((self.now_us() - utc_us) / US_PER_SECOND)} ago"
 
 
-async def form(request: web.Request) -> dict[str, str]:
-    """Read a form; of a field given twice the first counts."""
-    return {name: values[0] for name, values in (await form_lists(request)).items()}
+async def form(request: web.Request, limit: int = _FORM_BYTES_MAX) -> dict[str, str]:
+    """Read a form of at most ``limit`` bytes; of a field given twice the first counts."""
+    return {name: values[0] for name, values in (await form_lists(request, limit)).items()}
 
 
 async def form_lists(request: web.Request, limit: int = _FORM_BYTES_MAX) -> dict[str, list[str]]:

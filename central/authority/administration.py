@@ -28,7 +28,7 @@ from shared.issuance.status import StatusService
 from shared.kernel.clock import Clock
 from shared.kernel.errors import BadRequestError, ConflictError, NotFoundError, UntrustedError
 from shared.kernel.ids import Random
-from shared.pki import chain, keys
+from shared.pki import chain, formats, keys
 from shared.pki.plan import NO_EXPIRY_US
 from shared.store.database import Database
 from shared.store.schema import ca, ca_request, certificate, cross_certificate, profile
@@ -102,6 +102,20 @@ class Administration:
         row = self._row(ca_id)
         crossed = await self._database.read(_CROSS_OF, {"which": ca_id})
         return [row.der, *(one.der for one in crossed)]
+
+    async def shown(self, ca_id: str) -> dict[str, Any]:
+        """Give all of one CA: what it is below, what uses it, its certificates in PEM.
+
+        Raises NotFoundError.
+        """
+        row = self._row(ca_id)
+        return self._described(row, 0) | {
+            "parent": row.parent_id,
+            "parent_name": self._row(row.parent_id).name if row.parent_id else "",
+            "gateway": row.gateway,
+            "used_by": await self._database.writer.run(lambda tx: _uses(tx, row)),
+            "certificates": formats.pem(await self.certificates(ca_id)),
+        }
 
     async def create(self, order: CreateOrder, actor: str) -> str:
         """Make a root, or a CA below one of ours; gives its id.

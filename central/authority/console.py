@@ -1,6 +1,5 @@
 """CAs from the console of central's box: routes of the socket, and the commands ``ca …``."""
 
-import base64
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -10,6 +9,7 @@ from aiohttp import web
 from rich.markup import escape
 from rich.table import Table
 
+from central.authority.doors import one_root
 from central.authority.orders import (
     CaOrder,
     CertificatesOrder,
@@ -89,7 +89,7 @@ def routes(authorities: Authorities) -> list[web.AbstractRouteDef]:
 
     async def ask(request: web.Request, actor: str) -> Any:
         csr = await authorities.request(await read_order(request, RequestOrder), actor)
-        return {"csr": _pem("CERTIFICATE REQUEST", csr)}
+        return {"csr": formats.request_pem(csr)}
 
     async def install(request: web.Request, actor: str) -> Any:
         order = await read_order(request, CertificatesOrder)
@@ -98,10 +98,7 @@ def routes(authorities: Authorities) -> list[web.AbstractRouteDef]:
 
     async def trust(request: web.Request, actor: str) -> Any:
         order = await read_order(request, CertificatesOrder)
-        ders = formats.certificates(order.pem.encode())
-        if len(ders) != 1:
-            raise BadRequestError("Trust one root at a time.")
-        return {"ca_id": await authorities.trust(ders[0], order.name, actor)}
+        return {"ca_id": await authorities.trust(one_root(order.pem), order.name, actor)}
 
     async def cross(request: web.Request, actor: str) -> Any:
         der = await authorities.cross_certify(await read_order(request, CrossOrder), actor)
@@ -293,9 +290,3 @@ def _read(path: Path) -> str:
     if len(data) > _PEM_BYTES_MAX:
         raise BadRequestError(f"{path} is too large to hold a chain.")
     return formats.pem(formats.certificates(data))
-
-
-def _pem(label: str, der: bytes) -> str:
-    text = base64.encodebytes(der).decode("ascii").replace("\n", "")
-    lines = "\n".join(text[at : at + 64] for at in range(0, len(text), 64))
-    return f"-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n"

@@ -20,7 +20,7 @@ from shared.store.reads import inside
 from shared.store.schema import NOT_GOOD, REPORTED, certificate, term
 
 #: A word with no more rows than these is rare: all of them are looked at.
-_RARE = 1_000
+_RARE = 5_000
 _COLUMNS = {
     "status": certificate.c.status,
     "gateway": certificate.c.origin,

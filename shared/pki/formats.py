@@ -32,6 +32,11 @@ def pem(ders: Iterable[bytes]) -> str:
     return "".join(_load(der).public_bytes(Encoding.PEM).decode("ascii") for der in ders)
 
 
+def request_pem(der: bytes) -> str:
+    """Write a certification request in PEM (RFC 7468 §7)."""
+    return x509.load_der_x509_csr(der).public_bytes(Encoding.PEM).decode("ascii")
+
+
 def certificates(data: bytes) -> list[bytes]:
     """Read one DER or any number of PEM certificates; gives each in DER.
 

@@ -22,6 +22,7 @@ _PAGES = [
     "/profiles",
     "/profiles/tls-server",
     "/presets/industrial",
+    "/authorities",
     "/users",
     "/users/admin",
     "/roles",
@@ -55,9 +56,16 @@ def _told(violations: list[dict[str, Any]]) -> list[str]:
 
 async def test_no_page_keeps_anybody_out(central, filled):
     gateway, certificate = filled
+    authority = f"/authorities/{certificate.split('/')[0]}"
     found: dict[str, list[str]] = {}
     async with browser_page(central, bypass_csp=True) as page:
-        for path in ("/login", *_PAGES, f"/gateways/{gateway}", f"/certificates/{certificate}"):
+        for path in (
+            "/login",
+            *_PAGES,
+            f"/gateways/{gateway}",
+            f"/certificates/{certificate}",
+            authority,
+        ):
             if path == _PAGES[0]:
                 await log_in(page, central)
             await page.goto(path)
