@@ -21,6 +21,8 @@ from shared.store.schema import NOT_GOOD, REPORTED, certificate, term
 
 #: A word with no more rows than these is rare: all of them are looked at.
 _RARE = 5_000
+#: What may have come since they were counted.
+_SLACK = 100
 _COLUMNS = {
     "status": certificate.c.status,
     "gateway": certificate.c.origin,
@@ -64,25 +66,25 @@ class Finder:
         """
         conditions = query.parse(text)
         rare, leader = await self._leader(conditions)
-        by_value = _BETWEEN in after if after else not rare  # as the search began
+        by_value = _BETWEEN in after if after else rare is None  # as the search began
         if isinstance(leader, Range) and by_value:
             found = _by_value(leader, after)
         else:
-            found = _by_age(leader, after, rare=rare)
+            found = _by_age(leader, after, rare)
         wanted = [inside(within), *(_filter(one) for one in conditions if one is not leader)]
         rows = await self._read(found.add_columns(*columns).where(and_(*wanted)).limit(limit + 1))
         more = len(rows) > limit
         return Page([row[1:] for row in rows[:limit]], str(rows[limit - 1].place) if more else "")
 
-    async def _leader(self, conditions: Sequence[Condition]) -> tuple[bool, Condition | None]:
-        """Give a rare word (True), or else the one that is walked along."""
+    async def _leader(self, conditions: Sequence[Condition]) -> tuple[int | None, Condition | None]:
+        """Give a rare word and how many rows it has, or None and the one that is walked along."""
         ordered = sorted(conditions, key=_hope)
         for one in ordered:
-            counted = _ids(one).limit(_RARE + 1).subquery()
+            counted = _ids(one, _RARE + 1).limit(_RARE + 1).subquery()
             rows: Any = await self._read(select(func.count()).select_from(counted))
             if rows[0][0] <= _RARE:
-                return True, one
-        return False, next(iter(ordered), None)
+                return rows[0][0], one
+        return None, next(iter(ordered), None)
 
 
 def _hope(condition: Condition) -> int:
@@ -90,11 +92,18 @@ def _hope(condition: Condition) -> int:
     return [Free, Term, Column, Range].index(type(condition))
 
 
-def _by_age(leader: Condition | None, after: str, *, rare: bool) -> Select[Any]:
-    """Select the newest first."""
+def _by_age(leader: Condition | None, after: str, rare: int | None) -> Select[Any]:
+    """Select the newest first; of a rare word all rows are looked at.
+
+    PostgreSQL would rather walk along all certificates and hope to meet some of these soon: the sum
+    in the order keeps it from that, and the limit tells it how few they are.
+    """
     newest = select(certificate.c.id.label("place")).order_by(certificate.c.id.desc())
-    if rare and leader is not None:
-        newest = newest.where(certificate.c.id.in_(_ids(leader).limit(_RARE)))
+    if rare is not None and leader is not None:
+        newest = select(certificate.c.id.label("place")).order_by((certificate.c.id + 0).desc())
+        newest = newest.where(
+            certificate.c.id.in_(_ids(leader, rare + _SLACK).limit(rare + _SLACK))
+        )
     elif isinstance(leader, Term):
         newest = (
             select(term.c.id.label("place"))
@@ -130,15 +139,14 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _ids(condition: Condition) -> Select[Any]:
-    """Select the ids of the rows that one condition holds for."""
+def _ids(condition: Condition, most: int = _RARE + 1) -> Select[Any]:
+    """Select the ids of ``most`` rows that one condition holds for."""
     match condition:
         case Term() | Range():
             return select(term.c.id).where(_of_term(condition))
         case Free(word=word):
             parts = (
-                select(certificate.c.id).where(part).limit(_RARE + 1).subquery()
-                for part in _free(word)
+                select(certificate.c.id).where(part).limit(most).subquery() for part in _free(word)
             )
             return select(union(*(select(part.c.id) for part in parts)).subquery().c.id)
         case Column():
