@@ -23,8 +23,11 @@ from shared.store.transaction import Transaction
 
 _BATCH = 200
 _PAUSE_S = 1.0
-#: Between batches while there is more: what gateways report must not wait for search.
+#: Between batches while there is more and nothing new comes in.
 _BREATH_S = 0.01
+#: While gateways report, search takes a batch a second only: a drain must not wait for it. So far
+#: behind it may come by that.
+_BEHIND_MAX = 100_000
 _POSITION = "search/position"
 _COLUMNS = (
     certificate.c.id,
@@ -78,17 +81,20 @@ class Indexing:
     def __init__(self, database: Database) -> None:
         """Take the database; nothing is read yet."""
         self._database = database
+        self._newest = 0
 
     async def step(self) -> float:
         """Do one batch; gives the seconds until the next."""
-        rows = await self._database.read(_NEXT, {"position": await self._position()})
+        known = await self.progress()
+        grew, self._newest = known.newest > self._newest, known.newest
+        rows = await self._database.read(_NEXT, {"position": known.position})
         again = await self._database.read(_LACKING)
         if not rows and not again:
             return _PAUSE_S
         found = await asyncio.to_thread(_terms, [*rows, *again])
         last = rows[-1].id if rows else None
         await self._database.writer.run(partial(_write, found, last, [row.id for row in again]))
-        return _BREATH_S
+        return _PAUSE_S if grew and known.behind < _BEHIND_MAX else _BREATH_S
 
     async def progress(self) -> Progress:
         """Tell how far it is."""

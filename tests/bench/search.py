@@ -135,8 +135,8 @@ async def _indexing(database: Database) -> float:
     await database.writer.run(write)
     task = Indexing(database)
     began = time.perf_counter()
-    while await task.step() < 1:
-        pass
+    while (await task.progress()).behind:
+        await task.step()
     return _INDEXED / (time.perf_counter() - began)
 
 
