@@ -19,8 +19,10 @@ from shared.sync.segments import encode_heads
 
 _PAGE_ROWS = 5_000
 #: A revoked certificate stays listed until one CRL was issued after its end (RFC 5280 §3.3);
-#: within this time at least one is.
-_AFTER_END_US = 7 * 24 * 3600 * US_PER_SECOND
+#: within this time at least one is: ``crl_hours`` may be 31 days.
+_AFTER_END_US = 32 * 24 * 3600 * US_PER_SECOND
+#: What lists only a part of the revoked ones must never stand in the place of all.
+_PARTIAL = (x509.DeltaCRLIndicator, x509.IssuingDistributionPoint)
 
 _ENTRIES = (
     select(
@@ -115,7 +117,8 @@ class SqlCrls:
 def take_over(tx: Transaction, ca_id: str, der: bytes) -> None:
     """Serve a CRL that was signed elsewhere, if it is newer than the one that is served.
 
-    Raises NotFoundError (the CA is not known), UntrustedError (the CA did not sign it).
+    Raises NotFoundError (the CA is not known), UntrustedError (the CA did not sign it, or it lists
+    only a part of what is revoked).
     """
     row = tx.one(_CERTIFICATE, {"ca": ca_id})
     if row is None:
@@ -130,6 +133,8 @@ def take_over(tx: Transaction, ca_id: str, der: bytes) -> None:
         raise UntrustedError("The CRL is malformed.") from error
     if not genuine:
         raise UntrustedError("The CRL is not signed by its CA.")
+    if any(isinstance(extension.value, _PARTIAL) for extension in parsed.extensions):
+        raise UntrustedError("The CRL lists only a part of what its CA has revoked.")
     this_update_us = utc_us_of(parsed.last_update_utc)
     next_update = parsed.next_update_utc
     values = {

@@ -102,7 +102,7 @@ async def test_a_crl_lists_all_that_are_revoked_and_not_long_expired(opened, lar
     database, sink = opened
     entries = await SqlCrls(database, sink).crl_entries(CA_ID)
     assert len(entries) == len({entry.serial for entry in entries}) == _REVOKED
-    clock = ManualClock(START_US + 100 * DAY_US)
+    clock = ManualClock(START_US + 125 * DAY_US)
     later = await Database.open(large, sink=sink, clock=clock)
     assert await SqlCrls(later, sink).crl_entries(CA_ID) == []
     await later.close()
