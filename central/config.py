@@ -158,11 +158,34 @@ class AuthoritySettings(Section):
     crl_lifetime_days: int = Field(
         default=180, ge=1, le=3650, description="Days from thisUpdate to nextUpdate of a CRL."
     )
+    crl_delta_hours: int = Field(
+        default=0,
+        ge=0,
+        le=24 * 31,
+        description="Hours between delta CRLs of CAs that issue to end entities; 0 makes none. "
+        "With deltas a revocation signs one at once; the complete CRL follows within `crl_hours`.",
+    )
+    crl_delta_lifetime_hours: int = Field(
+        default=24 * 7,
+        ge=1,
+        le=24 * 366,
+        description="Hours from thisUpdate to nextUpdate of a delta CRL. After it, strict relying "
+        "parties that use deltas refuse what the CA issued.",
+    )
+    crl_keep_expired_days: int = Field(
+        default=32,
+        ge=0,
+        le=36_500,
+        description="Days for which a CRL lists a certificate after its end; at least one complete "
+        "CRL after its end lists it in any case.",
+    )
 
     @model_validator(mode="after")
     def _crl_outlives_its_schedule(self) -> Self:
         if self.crl_hours >= self.crl_lifetime_days * _HOURS_PER_DAY:
             raise ValueError("crl_lifetime_days must be longer than crl_hours")
+        if self.crl_delta_hours >= self.crl_delta_lifetime_hours:
+            raise ValueError("crl_delta_lifetime_hours must be longer than crl_delta_hours")
         return self
 
 

@@ -19,7 +19,8 @@ from central.config import CentralSettings
 from central.inventory.reads import PublicReads
 from central.sync import books
 from central.sync.listener import Storage
-from shared.issuance.status import CrlSchedule, StatusService
+from shared.issuance.crls import CrlSchedule
+from shared.issuance.status import StatusService
 from shared.kernel.clock import Clock
 from shared.kernel.errors import IntegrityError, NotFoundError
 from shared.store import facts
@@ -137,11 +138,17 @@ class Core:
 async def unlock(settings: CentralSettings, storage: Storage, clock: Clock, vault: Vault) -> Core:
     """Load the CAs; raises NotFoundError before ``init``."""
     database = storage.database
-    hierarchy = await Hierarchy.load(database, vault, settings.status_url)
-    ledger = SqlLedger(database)
     wanted = settings.authority
+    hierarchy = await Hierarchy.load(
+        database, vault, settings.status_url, deltas=wanted.crl_delta_hours > 0
+    )
+    ledger = SqlLedger(database)
     schedule = CrlSchedule(
-        interval_s=wanted.crl_hours * 3600, lifetime_s=wanted.crl_lifetime_days * _DAY_S
+        interval_s=wanted.crl_hours * 3600,
+        lifetime_s=wanted.crl_lifetime_days * _DAY_S,
+        delta_s=wanted.crl_delta_hours * 3600,
+        delta_lifetime_s=wanted.crl_delta_lifetime_hours * 3600,
+        keep_expired_s=wanted.crl_keep_expired_days * _DAY_S,
     )
     parts: Any = {
         "keys": hierarchy,

@@ -139,7 +139,9 @@ class Agent:
         self._reads = Reads(database)
         self._ledger = SqlLedger(database)
         self._rules = Rules(database, clock)
-        self._authorities = Authorities(database, ground.client, urls)
+        self._authorities = Authorities(
+            database, ground.client, urls, deltas=ground.settings.crl.delta_hours > 0
+        )
         self._history = History(
             witness=ground.settings.witness_path,
             authorities=self._authorities,
@@ -276,12 +278,7 @@ class Agent:
         await self._authorities.load()
         await self._rules.load()
         self._status = revoking.status_service(
-            self._ground.database,
-            self._ground.outbox,
-            ledger=self._ledger,
-            authorities=self._authorities,
-            rules=self._rules,
-            clock=self._ground.clock,
+            self._ground, ledger=self._ledger, authorities=self._authorities, rules=self._rules
         )
         self._mass_revocation = revoking.mass_revocation(
             self._ground.database, self._status, self._authenticator.forget

@@ -99,6 +99,38 @@ class OutboxSettings(Section):
     )
 
 
+class CrlSettings(Section):
+    """The CRLs of this gateway's CAs; complete ones are signed daily."""
+
+    delta_hours: int = Field(
+        default=0,
+        ge=0,
+        le=24 * 31,
+        description="Hours between delta CRLs; 0 makes none. With deltas a revocation signs one at "
+        "once, and the complete CRL follows within a day.",
+    )
+    delta_lifetime_hours: int = Field(
+        default=24 * 7,
+        ge=1,
+        le=24 * 366,
+        description="Hours from thisUpdate to nextUpdate of a delta CRL. After it, strict relying "
+        "parties that use deltas refuse what the CA issued: a box without its token signs none.",
+    )
+    keep_expired_days: int = Field(
+        default=32,
+        ge=0,
+        le=36_500,
+        description="Days for which a CRL lists a certificate after its end; at least one complete "
+        "CRL after its end lists it in any case.",
+    )
+
+    @model_validator(mode="after")
+    def _delta_outlives_its_schedule(self) -> Self:
+        if self.delta_hours >= self.delta_lifetime_hours:
+            raise ValueError("delta_lifetime_hours must be longer than delta_hours")
+        return self
+
+
 class EnrollSettings(Section):
     """What this box switches by itself of what central named."""
 
@@ -133,6 +165,7 @@ class GatewaySettings(Section):
     token: TokenSettings = TokenSettings()
     disk: DiskSettings = DiskSettings()
     outbox: OutboxSettings = OutboxSettings()
+    crl: CrlSettings = CrlSettings()
     backup: BackupSettings = BackupSettings()
     enroll: EnrollSettings = EnrollSettings()
 

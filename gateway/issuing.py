@@ -25,11 +25,22 @@ _RETRY_AFTER_S = 5
 class Authorities:
     """Implements ``shared.issuance.ports.IssuingKeys``; ``load`` reads what the database says."""
 
-    def __init__(self, database: Database, client: HsmClient, status_urls: Sequence[str]) -> None:
-        """Take the addresses at which status is served, this gateway's first."""
+    def __init__(
+        self,
+        database: Database,
+        client: HsmClient,
+        status_urls: Sequence[str],
+        *,
+        deltas: bool = False,
+    ) -> None:
+        """Take the addresses at which status is served, this gateway's first.
+
+        ``deltas``: the CAs sign delta CRLs, too.
+        """
         self._database = database
         self._client = client
         self._status_urls = tuple(status_urls)
+        self._deltas = deltas
         self._keys: dict[str, RemoteIssuingKey] = {}
         self._active: RemoteIssuingKey | None = None
         self.token = TokenView(TokenState.STARTING)
@@ -122,6 +133,9 @@ class Authorities:
             ocsp_urls=tuple(f"{base}/ocsp" for base in bases),
             ca_urls=tuple(f"{base}/ca/{row.ca_id}.cer" for base in bases),
             issue_until_us=row.issue_until,
+            delta_urls=tuple(f"{base}/crl/{row.ca_id}-delta.crl" for base in bases)
+            if self._deltas
+            else (),
         )
         return RemoteIssuingKey(issuer, self._client, self.label(row.ca_id))
 

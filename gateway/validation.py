@@ -31,8 +31,12 @@ class GatewayStatus:
         return await self._reads.ca_certificate(ca_id)
 
     async def current_crl(self, ca_id: str) -> CrlRow | None:
-        """Give the newest CRL of a CA."""
+        """Give the newest complete CRL of a CA."""
         return await self._reads.current_crl(ca_id)
+
+    async def current_delta(self, ca_id: str) -> CrlRow | None:
+        """Give the newest delta CRL of a CA, if it has deltas."""
+        return await self._reads.current_delta(ca_id)
 
     async def ocsp_status(self, ca_id: str, serial: str) -> Status:
         """Give the status of a certificate: what this gateway issued, it knows."""

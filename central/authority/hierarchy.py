@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from cryptography import x509
@@ -40,18 +40,23 @@ _OF_GATEWAY = select(ca.c.ca_id).where(ca.c.gateway == bindparam("owner"))
 class Hierarchy:
     """Every CA that central knows, and the keys of its own; ``refresh`` follows the database."""
 
-    def __init__(self, database: Database, vault: Vault, status_url: str) -> None:
-        """Take where CAs and keys lie; use ``load``."""
+    def __init__(
+        self, database: Database, vault: Vault, status_url: str, *, deltas: bool = False
+    ) -> None:
+        """Take where CAs and keys lie; use ``load``. ``deltas``: they sign delta CRLs, too."""
         self._database = database
         self._vault = vault
         self._status_url = status_url
+        self._deltas = deltas
         self._keys: dict[str, SoftwareIssuingKey] = {}
         self.rows: dict[str, Any] = {}  # oldest first
 
     @classmethod
-    async def load(cls, database: Database, vault: Vault, status_url: str) -> Self:
+    async def load(
+        cls, database: Database, vault: Vault, status_url: str, *, deltas: bool = False
+    ) -> Self:
         """Unwrap the keys; raises NotFoundError before ``tma-central init``."""
-        loaded = cls(database, vault, status_url)
+        loaded = cls(database, vault, status_url, deltas=deltas)
         await loaded.refresh()
         if not any(row.kind == TRANSPORT for row in loaded.rows.values()):
             raise NotFoundError("This central has no CAs yet.", remedy="Run `tma-central init`.")
@@ -69,7 +74,7 @@ class Hierarchy:
             if known is None or known.issuer.chain != chain:
                 url = self._status_url if row.kind != TRANSPORT else None
                 private_key = await self._vault.private_key(key_name(ca_id))
-                issuer = issuer_of(row.der, chain[1:], url, role=row.kind)
+                issuer = issuer_of(row.der, chain[1:], url, role=row.kind, deltas=self._deltas)
                 known = SoftwareIssuingKey(issuer, private_key)
             keys_now[ca_id] = known
         self._keys = keys_now
@@ -153,17 +158,24 @@ class Hierarchy:
 
 
 def issuer_of(
-    der: bytes, parents: Sequence[bytes], status_url: str | None, *, role: str = ISSUING
+    der: bytes,
+    parents: Sequence[bytes],
+    status_url: str | None,
+    *,
+    role: str = ISSUING,
+    deltas: bool = False,
 ) -> Issuer:
     """Make an issuer of a CA certificate; ``parents`` are DER from its own issuer to the root.
 
     Without ``status_url`` its certificates point nowhere: nobody asks about transport identities.
+    ``deltas`` are for what issues to end entities: the CRLs of CAs above are short, and gateways
+    get them whole.
     """
     certificate = x509.load_der_x509_certificate(der)
     ca_id = keys.ca_id(keys.of_ca(certificate))
     if status_url is None:
         return Issuer(ca_id, certificate, (der, *parents), role=role)
-    return Issuer(
+    issuer = Issuer(
         ca_id,
         certificate,
         (der, *parents),
@@ -172,6 +184,9 @@ def issuer_of(
         ca_urls=(f"{status_url}/ca/{ca_id}.cer",),
         role=role,
     )
+    if not deltas or issuer.path_length != 0:
+        return issuer
+    return replace(issuer, delta_urls=(f"{status_url}/crl/{ca_id}-delta.crl",))
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from shared.pki.request import CertificationRequest
 from shared.policy.grant import Grant
 from shared.store import certificates
 from shared.store.link import LinkTables
-from shared.store.schema import ca, crl, grant_use
+from shared.store.schema import COMPLETE, ca, crl, grant_use
 from shared.store.transaction import Transaction
 from shared.store.vault import Vault
 from shared.sync import outbox
@@ -272,8 +272,8 @@ class Joining:
         directives.order_responder(transaction, name, ca_id, spki, actor)
         for key in (self._hierarchy.fleet, self._hierarchy.root):
             ca_id = key.issuer.ca_id
-            newest = select(crl.c.der).where(crl.c.ca_id == ca_id).order_by(crl.c.number.desc())
-            row: Any = transaction.one(newest.limit(1))
+            newest = select(crl.c.der).where(crl.c.ca_id == ca_id, crl.c.scope == COMPLETE)
+            row: Any = transaction.one(newest.order_by(crl.c.number.desc()).limit(1))
             if row is not None:
                 directives.order_crl(transaction, name, ca_id, row.der, actor)
 

@@ -121,11 +121,27 @@ def _check_crl(document: bytes, authority: Authority) -> SignatureAlgorithm:
     try:
         crl = x509.load_der_x509_crl(_unsigned(document, algorithm))
         point = _extension(crl.extensions, x509.IssuingDistributionPoint)
+        _check_delta(crl.extensions)
     except _UNREADABLE as error:
         raise ForbiddenError("The document to sign is not a well-formed TBSCertList.") from error
     if point is not None and point.indirect_crl:
         raise ForbiddenError("A CRL of this key lists its own certificates only.")
     return algorithm
+
+
+def _check_delta(extensions: x509.Extensions) -> None:
+    """Let no delta pass that somebody could take for a complete CRL (RFC 5280 §5.2.4, §5.2.6)."""
+    for extension in extensions:
+        if extension.oid != x509.DeltaCRLIndicator.oid:
+            continue
+        base, number = extension.value, _extension(extensions, x509.CRLNumber)
+        assert isinstance(base, x509.DeltaCRLIndicator)
+        if not extension.critical:
+            raise ForbiddenError("The base number of a delta CRL must be critical.")
+        if number is None or base.crl_number >= number.crl_number:
+            raise ForbiddenError("A delta CRL must be younger than the CRL that it builds on.")
+        if _extension(extensions, x509.FreshestCRL) is not None:
+            raise ForbiddenError("A delta CRL does not point to delta CRLs.")
 
 
 def _check_certificate(

@@ -8,14 +8,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
-from shared.issuance.ports import CertificateRecord, IssuingKeys, Ledger, Priority, Purpose
-from shared.kernel.clock import US_PER_SECOND, Clock
+from shared.issuance.crl_signing import CrlSigning
+from shared.issuance.crls import CrlSchedule, CrlStore
+from shared.issuance.ports import CertificateRecord, IssuingKeys, Ledger
+from shared.kernel.clock import Clock
 from shared.kernel.errors import BadRequestError, TmaError
-from shared.pki import crl
-from shared.pki.crl import CrlEntry
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,45 +41,6 @@ def require_reason(reason: str) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class CrlSchedule:
-    """When CRLs are signed and how long they hold, in seconds.
-
-    ``lifetime_s`` must outlast the longest time without a link that the grant allows, because a
-    gateway whose box dies leaves its last CRL as the only one.
-    """
-
-    interval_s: int = 24 * 3600
-    lifetime_s: int = 180 * 24 * 3600
-    retry_s: int = 5
-
-
-class CrlStore(Protocol):
-    """What CRL signing needs from storage."""
-
-    async def crl_entries(self, ca_id: str) -> Sequence[CrlEntry]:
-        """Every unexpired serial of the CA that is revoked, voided or held."""
-        ...
-
-    async def chain_heads(self) -> bytes | None:
-        """CBOR of the outbox chain heads, anchored in the CRL; None where there is no outbox."""
-        ...
-
-    async def last_crl_number(self, ca_id: str) -> int:
-        """Give the highest CRLNumber ever given to this CA, 0 before the first."""
-        ...
-
-    async def last_crl_update_us(self, ca_id: str) -> int | None:
-        """Give thisUpdate of the newest CRL, UTC µs; None before the first."""
-        ...
-
-    async def save_crl(
-        self, ca_id: str, number: int, der: bytes, this_update_us: int, next_update_us: int
-    ) -> None:
-        """Make the CRL the one that is served and emit ``crl.published``, in one commit."""
-        ...
-
-
 class StatusService:
     """Revokes, holds and releases certificates, and keeps every CRL of ``ca_ids`` fresh."""
 
@@ -96,15 +55,12 @@ class StatusService:
         schedule: CrlSchedule | None = None,
     ) -> None:
         """Take the ports and the CAs whose keys are here; ``run`` does the signing."""
-        self._keys = keys
         self._ledger = ledger
-        self._crls = crls
-        self._clock = clock
         self._ca_ids = list(ca_ids)
         self._schedule = schedule or CrlSchedule()
+        self._signing = CrlSigning(keys, crls, clock, self._schedule)
         self._wanted: set[str] = set()
         self._wake = asyncio.Event()
-        self._signing = asyncio.Lock()  # two CRLs at once would take the same number
 
     async def revoke(self, ca_id: str, serial: str, reason: str, actor: str) -> CertificateRecord:
         """Revoke for good; the same call again changes nothing.
@@ -148,12 +104,12 @@ class StatusService:
             self._wake.set()
 
     async def sign_crl(self, ca_id: str) -> bytes:
-        """Sign and publish one CRL now. CRLNumber = max(last + 1, Unix µs): it never falls back.
+        """Sign and publish a complete CRL now (see ``CrlSigning.sign``)."""
+        return await self._signing.sign(ca_id)
 
-        Raises TokenUnavailableError, OutcomeUnknownError, StorageFullError.
-        """
-        async with self._signing:
-            return await self._sign_crl(ca_id)
+    async def sign_news(self, ca_id: str) -> None:
+        """Publish what changed now, as ``run`` does (see ``CrlSigning.sign_news``)."""
+        await self._signing.sign_news(ca_id)
 
     async def run(self) -> None:
         """Sign what is due or wanted, until cancelled. What fails is tried again, not dropped."""
@@ -165,27 +121,6 @@ class StatusService:
             else:
                 await self._wait_for_want(min(60, self._schedule.interval_s))
 
-    async def _sign_crl(self, ca_id: str) -> bytes:
-        key = self._keys.of(ca_id)
-        now_us = self._clock.now().utc_us
-        number = max(await self._crls.last_crl_number(ca_id) + 1, now_us)
-        next_update_us = now_us + self._schedule.lifetime_s * US_PER_SECOND
-        tbs = await asyncio.to_thread(  # the loop has other work than 100,000 entries
-            crl.unsigned,
-            key.issuer,
-            number,
-            now_us,
-            next_update_us,
-            await self._crls.crl_entries(ca_id),
-            await self._crls.chain_heads(),
-        )
-        signature = await key.sign(
-            tbs, Purpose.CRL, priority=Priority.STATUS, reference=f"crl {number}"
-        )
-        der = await asyncio.to_thread(crl.assemble, tbs, signature, key.issuer)
-        await self._crls.save_crl(ca_id, number, der, now_us, next_update_us)
-        return der
-
     async def _wait_for_want(self, longest_s: float) -> None:
         if not self._wanted:  # else a revocation came in while another CRL was signed
             self._wake.clear()
@@ -195,7 +130,7 @@ class StatusService:
     async def _tried(self, ca_id: str) -> bool:
         self._wanted.discard(ca_id)  # before the entries are read: a later revocation asks again
         try:
-            await self.sign_crl(ca_id)
+            await self.sign_news(ca_id)
         except TmaError as error:
             _LOG.warning("The CRL of CA %s is not signed yet: %s", ca_id, error.message)
             self._wanted.add(ca_id)
@@ -203,8 +138,6 @@ class StatusService:
         return True
 
     async def _want_what_is_due(self) -> None:
-        now_us = self._clock.now().utc_us
         for ca_id in self._ca_ids:
-            last_us = await self._crls.last_crl_update_us(ca_id)
-            if last_us is None or now_us - last_us >= self._schedule.interval_s * US_PER_SECOND:
+            if await self._signing.is_due(ca_id):
                 self._wanted.add(ca_id)

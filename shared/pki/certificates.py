@@ -57,8 +57,9 @@ class Issuer:
 
     ``chain`` holds DER certificates from this CA to the root. ``issue_until_us`` None means until
     the CA's end, ``signature`` None that it signs as ``algorithms.of_issuer`` says. ``role`` is
-    what the CA is to this box: profiles may name it. Raises IntegrityError when ``ca_id`` is not
-    that of the certificate's key.
+    what the CA is to this box: profiles may name it. A CA makes delta CRLs if ``delta_urls`` says
+    where they are; certificates do not name these, so that deltas can end. Raises IntegrityError
+    when ``ca_id`` is not that of the certificate's key.
     """
 
     ca_id: str
@@ -70,6 +71,7 @@ class Issuer:
     issue_until_us: int | None = None
     signature: SignatureAlgorithm | None = None
     role: str = "issuing"
+    delta_urls: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that name and certificate belong together."""
@@ -124,12 +126,18 @@ class Issuer:
         return encode_extension(self.authority_key_identifier)
 
     @cached_property
+    def encoded_freshest(self) -> bytes:
+        """DER Extension of complete CRLs: where their deltas are; nothing without deltas."""
+        if not self.delta_urls:
+            return b""
+        return encode_extension(x509.FreshestCRL([_point(self.delta_urls)]))
+
+    @cached_property
     def encoded_pointers(self) -> bytes:
         """DER Extensions: where status and the CA certificate are (one point, one AIA)."""
         pointers = b""
         if self.crl_urls:
-            point = x509.DistributionPoint(_uris(self.crl_urls), None, None, None)
-            pointers += encode_extension(x509.CRLDistributionPoints([point]))
+            pointers += encode_extension(x509.CRLDistributionPoints([_point(self.crl_urls)]))
         access = [
             x509.AccessDescription(method, uri)
             for method, urls in (
@@ -308,3 +316,8 @@ def encode_time(utc_us: int) -> bytes:
 
 def _uris(urls: tuple[str, ...]) -> list[x509.UniformResourceIdentifier]:
     return [x509.UniformResourceIdentifier(url) for url in urls]
+
+
+def _point(urls: tuple[str, ...]) -> x509.DistributionPoint:
+    """Name the addresses of one CRL (RFC 5280 §4.2.1.13)."""
+    return x509.DistributionPoint(_uris(urls), None, None, None)

@@ -1,6 +1,6 @@
-"""Certificate revocation lists (RFC 5280 §5), full ones, in the two steps of certificates."""
+"""Certificate revocation lists (RFC 5280 §5), complete ones and deltas, in two steps."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,8 +12,10 @@ from shared.pki import oids, signed
 from shared.pki.certificates import Issuer, encode_extension, encode_time
 from shared.pki.signed import tlv
 
-#: Reasons by their RFC 5280 §5.3.1 names in snake case. ``remove_from_crl`` is for deltas only.
-_REASONS = {reason.name: reason for reason in x509.ReasonFlags if reason.name != "remove_from_crl"}
+#: What a delta says of a serial that is no longer listed (RFC 5280 §5.3.1); it stands nowhere else.
+REMOVED = x509.ReasonFlags.remove_from_crl.name
+#: Reasons by their RFC 5280 §5.3.1 names in snake case.
+_REASONS = {reason.name: reason for reason in x509.ReasonFlags if reason.name != REMOVED}
 REASONS = frozenset(_REASONS)
 _VERSION_2 = bytes.fromhex("020101")
 _EXTENSIONS_TAG = 0xA0
@@ -23,7 +25,10 @@ _UNSPECIFIED = x509.ReasonFlags.unspecified.name
 
 
 class CrlEntry(NamedTuple):
-    """A serial that is revoked or on hold (reason ``certificate_hold``), since when in UTC µs."""
+    """A serial that is revoked or on hold (reason ``certificate_hold``), since when in UTC µs.
+
+    In a delta also one that is no longer listed (reason ``REMOVED``).
+    """
 
     serial: int
     revoked_at_us: int
@@ -42,7 +47,7 @@ def reason_flag(reason: str) -> x509.ReasonFlags:
 
 def entry_bytes(reason: str) -> int:
     """Give how much an entry with this reason adds to a CRL; raises BadRequestError."""
-    (encoded,) = _encoded([CrlEntry(_LARGEST_SERIAL, 0, reason)])
+    (encoded,) = _encoded([CrlEntry(_LARGEST_SERIAL, 0, reason)], _encoded_reason)
     return len(encoded)
 
 
@@ -53,19 +58,27 @@ def unsigned(  # noqa: PLR0917  # the order of a TBSCertList
     next_update_us: int,
     entries: Iterable[CrlEntry],
     chain_heads: bytes | None,
+    *,
+    base: int | None = None,
 ) -> bytes:
     """Build the DER TBSCertList that the issuer is to sign; times are UTC µs.
 
-    ``chain_heads`` go into the private extension ``oids.CHAIN_HEADS``. The bytes are put together
-    here, as those of certificates are: 100,000 entries through cryptography's builder take 1.5 s.
-    Many entries still take a while: call it in a thread. Raises BadRequestError for an unknown
-    reason.
+    With ``base`` it is a delta to the complete CRL of that number (RFC 5280 §5.2.4), and its
+    entries are what changed; without, a complete one, which names the address of deltas if the
+    issuer makes any (§5.2.6). ``chain_heads`` go into the private extension ``oids.CHAIN_HEADS``.
+    The bytes are put together here, as those of certificates are: 100,000 entries through
+    cryptography's builder take 1.5 s. Many entries still take a while: call it in a thread.
+    Raises BadRequestError for an unknown reason.
     """
     extensions = issuer.encoded_key_identifier + encode_extension(x509.CRLNumber(number))
+    if base is None:
+        extensions += issuer.encoded_freshest
+    else:  # critical: who does not know it must not take a part for the whole
+        extensions += encode_extension(x509.DeltaCRLIndicator(base), critical=True)
     if chain_heads is not None:
         value = signed.tlv(signed.OCTET_STRING, chain_heads)
         extensions += encode_extension(x509.UnrecognizedExtension(oids.CHAIN_HEADS, value))
-    revoked = b"".join(_encoded(entries))
+    revoked = b"".join(_encoded(entries, _encoded_reason if base is None else _reason_in_delta))
     fields = (
         _VERSION_2,
         issuer.algorithm.identifier,
@@ -94,7 +107,9 @@ def assemble(tbs: bytes, signature: bytes, issuer: Issuer) -> bytes:
     return der
 
 
-def _encoded(entries: Iterable[CrlEntry]) -> Iterator[bytes]:
+def _encoded(
+    entries: Iterable[CrlEntry], encoded_reason: Callable[[str], bytes]
+) -> Iterator[bytes]:
     """Encode entries; what several have in common is encoded once."""
     days: dict[int, bytes] = {}
     clocks: dict[int, bytes] = {}
@@ -109,7 +124,7 @@ def _encoded(entries: Iterable[CrlEntry]) -> Iterator[bytes]:
             date = days[day] = encode_time(day * _DAY_S * US_PER_SECOND)[: -len(clock)]
         octets = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
         head = b"\x02%c%b%b%b" % (len(octets), octets, date, clock)
-        end = _encoded_reason(reason)
+        end = encoded_reason(reason)
         # Both lengths are below 128: at most 22 + 17 + 14 bytes.
         yield b"0%c%b%b" % (len(head) + len(end), head, end)
 
@@ -121,3 +136,12 @@ def _encoded_reason(reason: str) -> bytes:
     if reason == _UNSPECIFIED:
         return b""
     return tlv(signed.SEQUENCE, encode_extension(x509.CRLReason(flag)))
+
+
+def _reason_in_delta(reason: str) -> bytes:
+    return _ENCODED_REMOVED if reason == REMOVED else _encoded_reason(reason)
+
+
+_ENCODED_REMOVED = tlv(
+    signed.SEQUENCE, encode_extension(x509.CRLReason(x509.ReasonFlags.remove_from_crl))
+)

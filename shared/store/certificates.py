@@ -13,14 +13,14 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Integer, Text, bindparam, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from shared.issuance.ports import CertificateRecord, CertificateStatus
 from shared.kernel.clock import utc_us_of
 from shared.kernel.errors import NotFoundError
 from shared.store import counters
-from shared.store.schema import certificate, conflict, hold, term_lacking
+from shared.store.schema import ca, certificate, conflict, hold, status_change, term_lacking
 from shared.store.transaction import Transaction
 
 Body = Mapping[str, Any]
@@ -47,6 +47,13 @@ _INSERT_NEW = upsert(certificate).on_conflict_do_nothing(
     index_elements=[certificate.c.serial, certificate.c.ca_id]
 )
 _UPDATE = update(certificate).where(_THIS)
+#: Deltas list what changed (RFC 5280 §5.2.4); who has not the CA's key signs none.
+_NOTE_CHANGE = insert(status_change).from_select(
+    ["ca_id", "serial", "at"],
+    select(ca.c.ca_id, bindparam("number", type_=Text), bindparam("now", type_=Integer)).where(
+        ca.c.ca_id == bindparam("ca"), ca.c.key_uri.is_not(None)
+    ),
+)
 #: Search has passed the row already (central.inventory.indexing).
 _SEARCH_AGAIN = upsert(term_lacking).on_conflict_do_nothing()
 _ADD_HOLD = upsert(hold).on_conflict_do_nothing()
@@ -137,6 +144,7 @@ def add_voided(transaction: Transaction, values: Mapping[str, Any]) -> None:
         "revoked_at": transaction.now.utc_us,
     }
     transaction.execute(_INSERT, {**values, **revocation, "state": "voided"})
+    _note_change(transaction, values["ca_id"], values["serial"])
     counters.add(transaction, "voided", values["origin"])
 
 
@@ -223,6 +231,7 @@ def _set_status(
     change = {"status": status, "reason": reason, "revoked_at": at_us}
     transaction.changed.append((known.ca_id, known.serial))
     _change(transaction, known.ca_id, known.serial, change)
+    _note_change(transaction, known.ca_id, known.serial)
     for counted, by in ((known.status, -1), (status, 1)):
         if known.state == "issued" and counted in _COUNTED:
             counters.add(transaction, _COUNTED[counted], known.origin, by)
@@ -244,6 +253,11 @@ def _known_or_stub(transaction: Transaction, origin: str, body: Body) -> Any:
 
 def _change(transaction: Transaction, ca_id: str, serial: str, values: Mapping[str, Any]) -> None:
     transaction.execute(_UPDATE, {**values, "ca": ca_id, "number": serial})
+
+
+def _note_change(transaction: Transaction, ca_id: str, serial: str) -> None:
+    noted = {"ca": ca_id, "number": serial, "now": transaction.now.utc_us}
+    transaction.execute(_NOTE_CHANGE, noted)
 
 
 def _bare(transaction: Transaction, origin: str, body: Body) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from shared.kernel.errors import BadRequestError
 from shared.kernel.limits import CRL_PARTS_MAX, EVENT_BYTES_MAX
 from shared.store import cursors, facts
 from shared.store.outbox import Outbox
-from shared.store.schema import ca, crl_part
+from shared.store.schema import COMPLETE, DELTA, ca, crl, crl_part
 from shared.store.transaction import Transaction
 from shared.sync.events import Lane
 from shared.sync.join import CENTRAL_NAME
@@ -20,10 +20,14 @@ from shared.sync.join import CENTRAL_NAME
 _ACTOR = "system"
 _EVENT_DER_BYTES_MAX = EVENT_BYTES_MAX - 1024
 #: Parts go up at most daily; less than a day, so that a daily CRL is never late by a moment.
-_EVERY_US = 20 * 3600 * US_PER_SECOND
+#: Deltas are what is new: hourly.
+_EVERY_US = {COMPLETE: 20 * 3600 * US_PER_SECOND, DELTA: 3600 * US_PER_SECOND}
 
 _OF_CA = crl_part.c.ca_id == bindparam("ca")
-_NEWEST_SERVED = select(ca.c.crl_number).where(ca.c.ca_id == bindparam("ca"))
+_KNOWN = select(ca.c.ca_id).where(ca.c.ca_id == bindparam("ca"))
+_SERVED = select(func.coalesce(func.max(crl.c.number), 0).label("number")).where(
+    crl.c.ca_id == bindparam("ca"), crl.c.scope == COMPLETE
+)
 _NEWEST_BEGUN = select(crl_part.c.number, crl_part.c.parts).where(_OF_CA)
 _DROP = delete(crl_part).where(_OF_CA)
 _ADD = insert(crl_part).on_conflict_do_nothing()
@@ -31,17 +35,20 @@ _HAVE = select(func.count().label("parts")).where(_OF_CA)
 _PARTS = select(crl_part.c.der).where(_OF_CA).order_by(crl_part.c.part)
 
 
-def publish(tx: Transaction, outbox: Outbox | None, ca_id: str, number: int, der: bytes) -> None:
+def publish(
+    tx: Transaction, outbox: Outbox | None, ca_id: str, number: int, der: bytes, *, scope: str
+) -> None:
     """Emit ``crl.published``, or ``crl.part``s for a large CRL of a gateway.
 
     A gateway that is offline for months would fill its outbox with sets of parts: the next set is
-    emitted only when central has applied the one before, and at most daily. What central serves
-    meanwhile is an older CRL, and each revocation by OCSP. Central hands down no large CRL.
+    emitted only when central has applied the one before of its scope, and at most daily. What
+    central serves meanwhile is an older CRL, and each revocation by OCSP. Central hands down no
+    large CRL.
     """
     if len(der) <= _EVENT_DER_BYTES_MAX:
         body = {"ca_id": ca_id, "number": number, "der": der}
         tx.emit("crl.published", body, actor=_ACTOR)
-    elif outbox is not None and _is_due(tx, ca_id):
+    elif outbox is not None and _is_due(tx, ca_id, scope):
         pieces = [
             der[start : start + _EVENT_DER_BYTES_MAX]
             for start in range(0, len(der), _EVENT_DER_BYTES_MAX)
@@ -50,7 +57,7 @@ def publish(tx: Transaction, outbox: Outbox | None, ca_id: str, number: int, der
             for part, piece in enumerate(pieces):
                 body = {"ca_id": ca_id, "number": number, "part": part, "parts": len(pieces)}
                 tx.emit("crl.part", {**body, "der": piece}, actor=_ACTOR)
-            _remember(tx, outbox, ca_id)
+            _remember(tx, outbox, ca_id, scope)
 
 
 def collect(tx: Transaction, body: Mapping[str, Any]) -> bytes | None:
@@ -60,8 +67,8 @@ def collect(tx: Transaction, body: Mapping[str, Any]) -> bytes | None:
     BadRequestError for a part that contradicts those before it.
     """
     this = {"ca": body["ca_id"]}
-    served: Any = tx.one(_NEWEST_SERVED, this)
-    if served is None or body["number"] <= served.crl_number:
+    served: Any = tx.one(_SERVED, this)
+    if tx.one(_KNOWN, this) is None or body["number"] <= served.number:
         return None
     begun: Any = tx.one(_NEWEST_BEGUN, this)
     if begun is not None and begun.number > body["number"]:
@@ -79,22 +86,23 @@ def collect(tx: Transaction, body: Mapping[str, Any]) -> bytes | None:
     return der
 
 
-def _is_due(tx: Transaction, ca_id: str) -> bool:
-    sent = facts.get(tx, _fact(ca_id))
+def _is_due(tx: Transaction, ca_id: str, scope: str) -> bool:
+    sent = facts.get(tx, _fact(ca_id, scope))
     if sent is None:
         return True
     segment, sequence, at_us = json.loads(sent)
     applied = cursors.get(tx, CENTRAL_NAME, "out", segment, Lane.NORMAL).applied
-    return applied >= sequence and not 0 <= tx.now.utc_us - at_us < _EVERY_US
+    return applied >= sequence and not 0 <= tx.now.utc_us - at_us < _EVERY_US[scope]
 
 
-def _remember(tx: Transaction, outbox: Outbox, ca_id: str) -> None:
+def _remember(tx: Transaction, outbox: Outbox, ca_id: str, scope: str) -> None:
     opened = outbox.heads(tx, CENTRAL_NAME)
     if opened is not None:
         segment, heads = opened
         sent = [segment.name, heads[Lane.NORMAL].sequence, tx.now.utc_us]
-        facts.put(tx, _fact(ca_id), json.dumps(sent))
+        facts.put(tx, _fact(ca_id, scope), json.dumps(sent))
 
 
-def _fact(ca_id: str) -> str:
-    return f"crl_parts_sent/{ca_id}"
+def _fact(ca_id: str, scope: str) -> str:
+    name = f"crl_parts_sent/{ca_id}"
+    return name if scope == COMPLETE else f"{name}/{scope}"

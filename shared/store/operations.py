@@ -18,7 +18,7 @@ from shared.policy.selection import Selection
 from shared.store import certificates
 from shared.store.database import Database
 from shared.store.reads import inside
-from shared.store.schema import REPORTED, certificate, crl, operation
+from shared.store.schema import COMPLETE, REPORTED, certificate, crl, operation
 from shared.store.transaction import Transaction
 
 _PAGE = 1_000
@@ -45,7 +45,9 @@ _CANCEL = (
     .values(state="cancelled", updated_at=bindparam("now"))
 )
 _LAST_ROW = select(func.coalesce(func.max(certificate.c.id), 0).label("id"))
-_CRL_BYTES = select(crl.c.ca_id, func.length(crl.c.der).label("bytes"))
+_CRL_BYTES = select(crl.c.ca_id, func.length(crl.c.der).label("bytes")).where(
+    crl.c.scope == COMPLETE
+)
 _BETWEEN = (certificate.c.id > bindparam("after")) & (certificate.c.id <= bindparam("end"))
 
 

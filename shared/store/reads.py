@@ -17,6 +17,8 @@ from shared.pki.ocsp import State, Status
 from shared.policy.rights import Scope
 from shared.store.database import Database
 from shared.store.schema import (
+    COMPLETE,
+    DELTA,
     NOT_GOOD,
     REPORTED,
     ca,
@@ -84,7 +86,7 @@ _CROSS_CERTIFICATES = select(cross_certificate.c.der).order_by(cross_certificate
 _CA_CERTIFICATE = select(ca.c.der).where(ca.c.ca_id == bindparam("ca"))
 _CURRENT_CRL = (
     select(crl.c.der, crl.c.number, crl.c.this_update, crl.c.next_update)
-    .where(crl.c.ca_id == bindparam("ca"))
+    .where(crl.c.ca_id == bindparam("ca"), crl.c.scope == bindparam("of_scope"))
     .order_by(crl.c.number.desc())
     .limit(1)
 )
@@ -237,8 +239,15 @@ class Reads:
         return rows[0].der if rows else None
 
     async def current_crl(self, ca_id: str) -> CrlRow | None:
-        """Give the newest CRL of a CA."""
-        rows = await self._read(_CURRENT_CRL, {"ca": ca_id})
+        """Give the newest complete CRL of a CA."""
+        return await self._newest_crl(ca_id, COMPLETE)
+
+    async def current_delta(self, ca_id: str) -> CrlRow | None:
+        """Give the newest delta CRL of a CA, if it has deltas."""
+        return await self._newest_crl(ca_id, DELTA)
+
+    async def _newest_crl(self, ca_id: str, scope: str) -> CrlRow | None:
+        rows = await self._read(_CURRENT_CRL, {"ca": ca_id, "of_scope": scope})
         return CrlRow(*rows[0]) if rows else None
 
     async def ocsp_status(self, ca_id: str, serial: str, unlisted: State) -> Status:

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Table,
+    Text,
     UniqueConstraint,
     text,
 )
@@ -38,7 +39,7 @@ from shared.store.schema_people import (
     user_certificate,
 )
 from shared.store.schema_search import saved_query, term, term_lacking
-from shared.store.schema_status import crl_part, operation
+from shared.store.schema_status import crl_base, crl_part, operation, status_change
 
 #: Tables that stand in files of their own and are imported from here like all others.
 AUTHORITY = (access_rule, ca_request, cross_certificate, gateway_line, renewal)
@@ -53,7 +54,7 @@ PEOPLE = (
     user,
     user_certificate,
 )
-STATUS = (crl_part, operation)
+STATUS = (crl_base, crl_part, operation, status_change)
 SEARCH = (saved_query, term, term_lacking)
 
 
@@ -151,6 +152,7 @@ certificate = Table(
     Index("certificate_by_profile", "profile", "id"),
     Index("certificate_not_good_of_ca", "ca_id", "id", sqlite_where=NOT_GOOD),
     Index("certificate_not_good_by_status", "status", "id", sqlite_where=NOT_GOOD),
+    Index("certificate_not_good_by_end", "ca_id", "not_after", sqlite_where=NOT_GOOD),
 )
 
 #: Holds are a set of hold ids: a released id stays, so that a replayed hold never holds again.
@@ -165,6 +167,10 @@ hold = Table(
     _int("released_at", null=True),
 )
 
+#: Scopes of CRLs: all that is revoked, or what changed (RFC 5280 §5.2.4).
+COMPLETE, DELTA = "complete", "delta"
+#: The newest CRL of each scope. All scopes of a CA share its numbers, so that a delta is always
+#: younger than the complete CRL that was signed before it.
 crl = Table(
     "crl",
     metadata,
@@ -173,6 +179,7 @@ crl = Table(
     _blob("der"),
     _int("this_update"),
     _int("next_update"),
+    Column("scope", Text, nullable=False, server_default=COMPLETE),
 )
 
 grant_use = Table(

@@ -19,6 +19,33 @@ crl_part = Table(
     _blob("der"),
 )
 
+#: Complete CRLs that the next delta may build on, and what they list: changes of status up to
+#: ``through``, without certificates that ended before ``cutoff`` unless their revocation was new;
+#: the first end of all that it lists is ``oldest_end``. Only of CAs whose key is here.
+crl_base = Table(
+    "crl_base",
+    metadata,
+    _key("ca_id"),
+    Column("number", Integer, primary_key=True, nullable=False),
+    _int("this_update"),
+    _int("through"),
+    _int("cutoff"),
+    _int("oldest_end"),
+)
+
+#: Changes of status since the oldest base: what a delta lists. An id never comes twice, also not
+#: after its row is gone.
+status_change = Table(
+    "status_change",
+    metadata,
+    Column("id", Integer, primary_key=True, nullable=False, autoincrement=True),
+    _text("ca_id"),
+    _text("serial"),
+    _int("at"),
+    Index("status_change_by_ca", "ca_id", "id"),
+    sqlite_autoincrement=True,
+)
+
 #: Revocations by query (shared.issuance.mass_revocation). state: running, done, cancelled.
 operation = Table(
     "operation",

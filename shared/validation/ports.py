@@ -50,7 +50,11 @@ class Validation(Protocol):
         ...
 
     async def current_crl(self, ca_id: str) -> CrlRow | None:
-        """Give the newest CRL of a CA."""
+        """Give the newest complete CRL of a CA."""
+        ...
+
+    async def current_delta(self, ca_id: str) -> CrlRow | None:
+        """Give the newest delta CRL of a CA; None if it has no deltas."""
         ...
 
     async def ocsp_status(self, ca_id: str, serial: str) -> Status:

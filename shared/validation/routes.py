@@ -22,7 +22,7 @@ from shared.kernel.errors import BadRequestError, NotFoundError, TmaError, Unava
 from shared.kernel.ids import serial_text
 from shared.pki import ocsp
 from shared.validation.answers import HOLDS_US, NOT_STORED, Answer, Answers, Fill, encode
-from shared.validation.ports import Responder, Validation
+from shared.validation.ports import CrlRow, Responder, Validation
 from shared.web import front
 from shared.web.app import read_body
 from shared.web.auth import open_to_all
@@ -30,6 +30,7 @@ from shared.web.auth import open_to_all
 _LOG = logging.getLogger(__name__)
 
 _CRL_MAX_AGE_S = 3600
+_DELTA_MAX_AGE_S = 300  # who asks for deltas wants the news
 _CA_MAX_AGE_S = 24 * 3600
 _READ_AGAIN_NS = 1_000_000_000
 _OCSP_PATH = "/ocsp/"
@@ -50,6 +51,7 @@ def routes(
     why = "relying parties ask without a name, for what is signed by itself"
     mounted = [
         web.get("/crl/{ca_id:[0-9a-f]+}.crl", open_to_all(files.crl, why)),
+        web.get("/crl/{ca_id:[0-9a-f]+}-delta.crl", open_to_all(files.delta, why)),
         web.get("/ca/{ca_id:[0-9a-f]+}.cer", open_to_all(files.authority, why)),
         web.post("/ocsp", open_to_all(responding.post, why)),
         web.get("/ocsp/{request:.+}", open_to_all(responding.get, why)),
@@ -68,9 +70,14 @@ class _Files:
         row = await self._validation.current_crl(ca_id)
         if row is None:
             raise NotFoundError(f"There is no CRL of a CA {ca_id} here.")
-        response = _file(request, row.der, "application/pkix-crl", _CRL_MAX_AGE_S)
-        response.last_modified = datetime_of(row.this_update_us)
-        return response
+        return _crl(request, row, _CRL_MAX_AGE_S)
+
+    async def delta(self, request: web.Request) -> web.StreamResponse:
+        ca_id = request.match_info["ca_id"]
+        row = await self._validation.current_delta(ca_id)
+        if row is None:
+            raise NotFoundError(f"There are no delta CRLs of a CA {ca_id} here.")
+        return _crl(request, row, _DELTA_MAX_AGE_S)
 
     async def authority(self, request: web.Request) -> web.StreamResponse:
         ca_id = request.match_info["ca_id"]
@@ -78,6 +85,12 @@ class _Files:
         if der is None:
             raise NotFoundError(f"The CA {ca_id} is not known here.")
         return _file(request, der, "application/pkix-cert", _CA_MAX_AGE_S)
+
+
+def _crl(request: web.Request, row: CrlRow, max_age_s: int) -> web.Response:
+    response = _file(request, row.der, "application/pkix-crl", max_age_s)
+    response.last_modified = datetime_of(row.this_update_us)
+    return response
 
 
 def _file(request: web.Request, der: bytes, content_type: str, max_age_s: int) -> web.Response:

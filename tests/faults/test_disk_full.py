@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.issuance.crls import SignedCrl
 from shared.kernel.errors import StorageFullError
 from shared.store.crls import SqlCrls
 from shared.store.database import Database
@@ -64,7 +65,7 @@ async def test_issuing_stops_revoking_goes_on_and_it_recovers(disk, database):
     assert not reserve.exists()
     second = disk.fill("second", leave=_RESERVE)  # a foreign program takes all but the reserve
     await revoke_all(ledger, serials)
-    await crls.save_crl(CA_ID, 7, b"c" * 20_000, START_US, START_US)
+    await crls.save_crl(SignedCrl(CA_ID, 7, b"c" * 20_000, START_US, START_US))
     with pytest.raises(StorageFullError):
         await ledger.intend(make_intent())
     first.unlink()

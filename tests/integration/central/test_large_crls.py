@@ -2,6 +2,7 @@
 
 import os
 import random
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ from sqlalchemy import select
 
 from central.authority.hierarchy import store_authority
 from central.sync.apply import Applier
+from shared.issuance.crls import SignedCrl
 from shared.kernel.clock import US_PER_SECOND
 from shared.kernel.errors import BadRequestError, UntrustedError
 from shared.pki import crl
@@ -34,10 +36,15 @@ _HOUR_S = 3600
 _ENTRIES = 10_000
 
 
-def _crl(number: int, authority: Authority = _GATEWAY, entries: int = _ENTRIES) -> bytes:
+def _crl(
+    number: int,
+    authority: Authority = _GATEWAY,
+    entries: int = _ENTRIES,
+    base: int | None = None,
+) -> bytes:
     listed = (CrlEntry(2**120 + one, START_US, "superseded") for one in range(entries))
     until_us = START_US + 30 * 24 * _HOUR_S * US_PER_SECOND
-    tbs = crl.unsigned(authority.issuer, number, START_US, until_us, listed, None)
+    tbs = crl.unsigned(authority.issuer, number, START_US, until_us, listed, None, base=base)
     return crl.assemble(tbs, authority.sign(tbs), authority.issuer)
 
 
@@ -94,12 +101,31 @@ async def test_a_large_crl_of_a_gateway_is_served_by_central(central, newborn):
     async with puppet.open(), puppet.online():
         ca_id = puppet.authority.issuer.ca_id
         crls = SqlCrls(puppet.database, puppet.outbox)
-        await crls.save_crl(ca_id, START_US, der, START_US, START_US)
+        await crls.save_crl(SignedCrl(ca_id, START_US, der, START_US, START_US))
         await puppet.drained()
     async with httpx.AsyncClient() as client:
         answer = await client.get(f"{central.status_url}/crl/{ca_id}.crl")
     assert answer.content == der
     assert len(x509.load_der_x509_crl(answer.content)) == _ENTRIES
+
+
+@pytest.mark.parametrize("entries", [1, _ENTRIES])
+async def test_a_delta_of_a_gateway_is_served_beside_the_whole(central, newborn, entries):
+    puppet = await newborn()
+    ca_id, issuer = puppet.authority.issuer.ca_id, puppet.authority.issuer
+    fresh = replace(puppet.authority, issuer=replace(issuer, delta_urls=("http://gw/",)))
+    whole, delta = _crl(START_US, fresh), _crl(START_US + 1, fresh, entries, base=START_US)
+    async with puppet.open(), puppet.online():
+        crls = SqlCrls(puppet.database, puppet.outbox)
+        await crls.save_crl(SignedCrl(ca_id, START_US, whole, START_US, START_US))
+        await crls.save_crl(SignedCrl(ca_id, START_US + 1, delta, START_US, START_US, None))
+        await puppet.drained()
+    async with httpx.AsyncClient() as client:
+        for name, der in ((f"{ca_id}.crl", whole), (f"{ca_id}-delta.crl", delta)):
+            answer = await client.get(f"{central.status_url}/crl/{name}")
+            assert answer.content == der
+            assert answer.headers["Content-Type"] == "application/pkix-crl"
+        assert (await client.get(f"{central.status_url}/crl/00-delta.crl")).status_code == 404
 
 
 async def test_parts_make_a_crl_in_any_order_and_leave_nothing(inventory):
@@ -157,7 +183,7 @@ async def test_sets_of_parts_are_daily_and_one_at_a_time(tmp_path):
             clock.advance(hours * _HOUR_S)
             now_us = clock.now().utc_us
             der = b"c" * 300_000
-            await SqlCrls(database, sink).save_crl(_CA_ID, now_us, der, now_us, now_us)
+            await SqlCrls(database, sink).save_crl(SignedCrl(_CA_ID, now_us, der, now_us, now_us))
             sent = outbox.c.type == "crl.part"
             rows = await database.read(select(outbox.c.event).where(sent))
             bodies = [events.decode(row.event).body for row in rows]

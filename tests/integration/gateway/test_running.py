@@ -57,6 +57,14 @@ class RelyingParty:
     async def issuer(self) -> x509.Certificate:
         return x509.load_der_x509_certificate((await self._ask("GET", self.ca_url)).content)
 
+    async def delta(self) -> x509.CertificateRevocationList | None:
+        """Fetch the delta from where the complete CRL says."""
+        answer = await self._ask("GET", self.crl_url)
+        crl = x509.load_der_x509_crl(answer.content)
+        point = crl.extensions.get_extension_for_class(x509.FreshestCRL).value[0]
+        answer = await self._ask("GET", point.full_name[0].value)
+        return x509.load_der_x509_crl(answer.content) if answer.status_code == 200 else None
+
     async def has_crl(self) -> bool:
         return (await self._ask("GET", self.crl_url)).status_code == 200
 
@@ -229,3 +237,31 @@ def test_a_box_that_did_not_join_says_what_to_do(tmp_path):
     assert outcome.returncode == 1
     assert "tma-gateway join" in outcome.stderr
     assert "Traceback" not in outcome.stderr
+
+
+async def test_delta_crls_come_from_the_token_without_a_link(
+    box: GatewayBox, birthplace: Birthplace
+):
+    """The revocation is in the delta, the complete CRL keeps its day."""
+    with box.gateway.config.open("a") as file:
+        file.write("\n[crl]\ndelta_hours = 1\n")
+    await box.join(birthplace.token())
+    await box.start()
+    root = birthplace.root.issuer.chain[0]
+    async with await box.station(root) as station:
+        first = issued(await enroll(station, "SN-1"))
+        stranger = RelyingParty(first)
+        await until(stranger.has_crl, "an empty CRL exists from the CA's birth")
+
+        async def in_delta() -> bool:
+            delta = await stranger.delta()
+            listed = delta and delta.get_revoked_certificate_by_serial_number(first.serial_number)
+            return bool(listed)
+
+        assert not await in_delta()
+        await box.command("revoke", serial_of(first), "--reason", "superseded")
+        await until(in_delta, "the delta lists the revoked certificate")
+        assert not await stranger.on_crl()
+        delta = await stranger.delta()
+        assert delta is not None
+        assert delta.is_signature_valid((await stranger.issuer()).public_key())

@@ -10,8 +10,9 @@ from cryptography import x509
 from sqlalchemy import insert
 
 from shared.hsm.software import SoftwareIssuingKey
+from shared.issuance.crls import CrlSchedule
 from shared.issuance.ports import Priority, Purpose
-from shared.issuance.status import CrlSchedule, StatusService
+from shared.issuance.status import StatusService
 from shared.kernel.errors import BadRequestError, NotFoundError, TokenUnavailableError
 from shared.store import schema
 from shared.store.crls import SqlCrls

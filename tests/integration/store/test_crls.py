@@ -30,12 +30,17 @@ def _crl(number: int, *extensions: x509.ExtensionType) -> bytes:
         .add_extension(x509.CRLNumber(number), critical=False)
     )
     for extension in extensions:
-        builder = builder.add_extension(extension, critical=True)
+        critical = not isinstance(extension, x509.FreshestCRL)
+        builder = builder.add_extension(extension, critical=critical)
     return builder.sign(_CA.key, SHA256()).public_bytes(Encoding.DER)
 
 
 def _know(tx: Transaction) -> None:
     store_authority(tx, kind="root", name="Root", der=_CA.issuer.chain[0], parent_id=None)
+
+
+async def _take_over(database: Database, der: bytes) -> None:
+    await database.writer.run(lambda tx: crls.take_over(tx, _CA.issuer.ca_id, der))
 
 
 async def _served(database: Database) -> int | None:
@@ -55,15 +60,30 @@ async def test_a_part_never_replaces_the_whole(tmp_path: Path, each_database: st
     )
     async with open_database(tmp_path / "central.db") as database:
         await database.writer.run(_know)
-        for number, extensions in ((1, ()), (2, (x509.DeltaCRLIndicator(1),)), (3, (part,))):
-            der = _crl(number, *extensions)
-            if extensions:
-                with pytest.raises(UntrustedError, match="only a part"):
-                    await database.writer.run(
-                        lambda tx, der=der: crls.take_over(tx, _CA.issuer.ca_id, der)
-                    )
-            else:
-                await database.writer.run(
-                    lambda tx, der=der: crls.take_over(tx, _CA.issuer.ca_id, der)
-                )
-            assert await _served(database) == 1
+        await _take_over(database, _crl(1))
+        with pytest.raises(UntrustedError, match="only a part"):
+            await _take_over(database, _crl(2, part))
+        assert await _served(database) == 1
+
+
+async def test_a_delta_stands_beside_the_whole_until_deltas_end(
+    tmp_path: Path, each_database: str
+) -> None:
+    freshest = x509.FreshestCRL(
+        [x509.DistributionPoint([x509.UniformResourceIdentifier("http://d/")], None, None, None)]
+    )
+    async with open_database(tmp_path / "central.db") as database:
+        await database.writer.run(_know)
+
+        async def served(der: bytes) -> tuple[int | None, int | None]:
+            await _take_over(database, der)
+            delta = await Reads(database).current_delta(_CA.issuer.ca_id)
+            return await _served(database), delta and delta.number
+
+        assert await served(_crl(1, freshest)) == (1, None)
+        assert await served(_crl(3, x509.DeltaCRLIndicator(1))) == (1, 3)
+        assert await served(_crl(2, x509.DeltaCRLIndicator(1))) == (1, 3), "an older delta"
+        assert await served(_crl(2, freshest)) == (2, 3), "a complete one of before the delta"
+        assert await served(_crl(4, freshest)) == (4, 3)
+        assert await served(_crl(4, x509.DeltaCRLIndicator(1))) == (4, 3)
+        assert await served(_crl(5)) == (5, None), "it names no deltas any more"

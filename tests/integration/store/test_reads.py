@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from shared.issuance.crls import SignedCrl
 from shared.kernel import cbor
 from shared.kernel.errors import BadRequestError
 from shared.pki.ocsp import State
@@ -98,13 +100,17 @@ async def test_status_answers(opened):
         assert (await reads.ocsp_status(CA_ID, "00", unlisted)).state is unlisted
 
 
-async def test_a_crl_lists_all_that_are_revoked_and_not_long_expired(opened, large):
+async def test_a_crl_lists_all_that_are_revoked_and_not_long_expired(opened, large, tmp_path):
     database, sink = opened
-    entries = await SqlCrls(database, sink).crl_entries(CA_ID)
-    assert len(entries) == len({entry.serial for entry in entries}) == _REVOKED
-    clock = ManualClock(START_US + 125 * DAY_US)
-    later = await Database.open(large, sink=sink, clock=clock)
-    assert await SqlCrls(later, sink).crl_entries(CA_ID) == []
+    listing = await SqlCrls(database, sink).listing(CA_ID, 0)
+    assert len({entry.serial for entry in listing.entries}) == len(listing.entries) == _REVOKED
+    shutil.copy(large, copy := tmp_path / "copy.db")
+    later = await Database.open(copy, sink=sink, clock=ManualClock())
+    crls, at_us = SqlCrls(later, sink), START_US + 125 * DAY_US
+    for number, days, listed in ((1, 0, _REVOKED), (2, 200, _REVOKED), (3, 32, 0)):
+        listing = await crls.listing(CA_ID, days * DAY_US)
+        assert len(listing.entries) == listed, "one CRL after the end lists them, at least"
+        await crls.save_crl(SignedCrl(CA_ID, number, b"crl", at_us, at_us, listing))
     await later.close()
 
 
@@ -145,15 +151,16 @@ async def test_a_crl_is_published_once_and_its_number_never_falls(tmp_path):
     sink = Outbox.of_gateway("gw-01", "test")
     async with issuing_database(tmp_path / "gateway.db", sink=sink) as database:
         crls, reads = SqlCrls(database, sink), Reads(database)
-        assert (await crls.last_crl_number(CA_ID), await reads.current_crl(CA_ID)) == (0, None)
+        assert ((await crls.standing(CA_ID)).number, await reads.current_crl(CA_ID)) == (0, None)
         assert await crls.chain_heads() is None
         for number in (5, 9):
-            await crls.save_crl(CA_ID, number, b"crl %d" % number, START_US, START_US + 1)
-        assert (await crls.last_crl_number(CA_ID), (await reads.current_crl(CA_ID)).der) == (
+            der = b"crl %d" % number
+            await crls.save_crl(SignedCrl(CA_ID, number, der, START_US, START_US + 1))
+        assert ((await crls.standing(CA_ID)).number, (await reads.current_crl(CA_ID)).der) == (
             9,
             b"crl 9",
         )
-        assert await crls.last_crl_update_us(CA_ID) == START_US
+        assert (await crls.standing(CA_ID)).complete_us == START_US
         heads = cbor.decode(await crls.chain_heads(), limit=1000)["heads"]
         assert {name: head[0] for name, head in heads.items()} == {"urgent": 1, "normal": 3}
         intent = make_intent()

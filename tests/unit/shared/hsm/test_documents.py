@@ -69,6 +69,8 @@ def test_what_passes():
     documents.check(_responder(9_000), Purpose.CENTRAL_RESPONDER, pinned)
     empty_list = crl.unsigned(_GATEWAY, 1, NOW_US, NOW_US + DAY_US, (), None)
     documents.check(empty_list, Purpose.CRL, _AUTHORITY)
+    delta = crl.unsigned(_GATEWAY, 2, NOW_US, NOW_US + DAY_US, (), None, base=1)
+    documents.check(delta, Purpose.CRL, _AUTHORITY)
     documents.check(_ca(0), Purpose.CA, _FLEET)
 
 
@@ -187,3 +189,26 @@ def test_what_passes_is_an_end_entity_of_this_ca(place: int, octet: int, purpose
 def test_plans_of_the_shipped_kind_pass():
     plan: Plan = leaf_plan(key_usage=(), extended_key_usage=())
     documents.check(certificates.unsigned(plan, _GATEWAY, 1), Purpose.LEAF, _AUTHORITY)
+
+
+def test_no_delta_that_could_be_taken_for_a_whole():
+    """RFC 5280 §5.2.4, §5.2.6: critical, younger than its base, and without deltas of its own."""
+    number, base = x509.CRLNumber(7), x509.DeltaCRLIndicator(6)
+    fresh = x509.FreshestCRL(
+        [x509.DistributionPoint([x509.UniformResourceIdentifier("http://d/")], None, None, None)]
+    )
+
+    def refused(*extensions: tuple[x509.ExtensionType, bool]) -> str:
+        builder = x509.CertificateRevocationListBuilder(
+            issuer_name=_GATEWAY.name,
+            last_update=_GATEWAY.certificate.not_valid_before_utc,
+            next_update=_GATEWAY.certificate.not_valid_after_utc,
+            extensions=[x509.Extension(one.oid, critical, one) for one, critical in extensions],
+        )
+        tbs = builder.sign(_CAS.root.key, SHA256()).tbs_certlist_bytes
+        return _refused(tbs, Purpose.CRL)
+
+    assert "critical" in refused((number, False), (base, False))
+    assert "younger" in refused((base, True))
+    assert "younger" in refused((number, False), (x509.DeltaCRLIndicator(7), True))
+    assert "point" in refused((number, False), (base, True), (fresh, False))

@@ -1,5 +1,7 @@
 """Revocation lists: entries, holds, numbers, chain heads; signed by the CA or not released."""
 
+from dataclasses import replace
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat import asn1
@@ -14,6 +16,7 @@ from shared.pki.crl import CrlEntry
 from tests.support.pki_hierarchy import DAY_US, NOW_US, Hierarchy
 
 GATEWAY = Hierarchy().gateway
+_DELTA_URLS = ("http://gw-1.example/1-delta.crl", "http://central.example/1-delta.crl")
 
 
 def signed_crl(entries: list[CrlEntry], heads: bytes | None = None, number: int = NOW_US) -> bytes:
@@ -75,20 +78,26 @@ def test_a_foreign_signature_is_not_released():
         st.tuples(
             st.integers(1, 2**159 - 1),
             st.integers(0, 2_600_000_000),
-            st.sampled_from(sorted(crl.REASONS)),
+            st.sampled_from([*sorted(crl.REASONS), crl.REMOVED]),
         ),
         max_size=5,
         unique_by=lambda item: item[0],
     ),
     st.integers(1, 2**63 - 1),
     st.none() | st.binary(max_size=300),
+    st.none() | st.integers(0, 2**63 - 2),
 )
 @settings(deadline=None)
-def test_the_bytes_are_those_of_an_independent_builder(found, number, heads):
+def test_the_bytes_are_those_of_an_independent_builder(found, number, heads, base):
     """cryptography's builder says the same, byte for byte (years beyond 2049 included)."""
-    entries = [CrlEntry(serial, at_s * 1_000_000, reason) for serial, at_s, reason in found]
+    entries = [
+        CrlEntry(serial, at_s * 1_000_000, reason)
+        for serial, at_s, reason in found
+        if base is not None or reason != crl.REMOVED
+    ]
+    issuer = replace(GATEWAY.issuer, delta_urls=_DELTA_URLS)
     end_us = NOW_US + 100 * 366 * DAY_US
-    ours = crl.unsigned(GATEWAY.issuer, number, NOW_US, end_us, entries, heads)
+    ours = crl.unsigned(issuer, number, NOW_US, end_us, entries, heads, base=base)
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(GATEWAY.issuer.name)
@@ -97,6 +106,12 @@ def test_the_bytes_are_those_of_an_independent_builder(found, number, heads):
         .add_extension(GATEWAY.issuer.authority_key_identifier, critical=False)
         .add_extension(x509.CRLNumber(number), critical=False)
     )
+    if base is None:
+        names = [x509.UniformResourceIdentifier(url) for url in _DELTA_URLS]
+        point = x509.DistributionPoint(names, None, None, None)
+        builder = builder.add_extension(x509.FreshestCRL([point]), critical=False)
+    else:
+        builder = builder.add_extension(x509.DeltaCRLIndicator(base), critical=True)
     if heads is not None:
         value = signed.tlv(signed.OCTET_STRING, heads)
         further = x509.UnrecognizedExtension(oids.CHAIN_HEADS, value)
@@ -108,7 +123,7 @@ def test_the_bytes_are_those_of_an_independent_builder(found, number, heads):
             .revocation_date(datetime_of(entry.revoked_at_us))
         )
         if entry.reason != "unspecified":
-            reason = x509.CRLReason(crl.reason_flag(entry.reason))
+            reason = x509.CRLReason(x509.ReasonFlags[entry.reason])
             revoked = revoked.add_extension(reason, critical=False)
         builder = builder.add_revoked_certificate(revoked.build())
     assert builder.sign(signed.THROWAWAY_KEY, SHA256()).tbs_certlist_bytes == ours

@@ -1,0 +1,119 @@
+"""Signs complete CRLs and deltas of the CAs whose keys are here, one at a time."""
+
+import asyncio
+
+from shared.issuance.crls import CrlSchedule, CrlStanding, CrlStore, Listing, SignedCrl
+from shared.issuance.ports import IssuingKey, IssuingKeys, Priority, Purpose
+from shared.kernel.clock import US_PER_SECOND, Clock
+from shared.kernel.errors import TmaError
+from shared.pki import crl
+
+
+class CrlSigning:
+    """Makes, signs and saves CRLs. CRLNumber = max(last + 1, Unix µs): it never falls back.
+
+    A CA whose issuer has ``delta_urls`` signs a delta at each change, and complete CRLs by the
+    schedule; another one signs a complete CRL each time.
+    """
+
+    def __init__(
+        self, keys: IssuingKeys, crls: CrlStore, clock: Clock, schedule: CrlSchedule
+    ) -> None:
+        """Take the ports."""
+        self._keys = keys
+        self._crls = crls
+        self._clock = clock
+        self._schedule = schedule
+        self._one = asyncio.Lock()  # two CRLs at once would take the same number
+
+    async def sign(self, ca_id: str) -> bytes:
+        """Sign and publish a complete CRL now, and a delta after it; gives the complete one.
+
+        Raises TokenUnavailableError, OutcomeUnknownError, StorageFullError.
+        """
+        async with self._one:
+            key = self._keys.of(ca_id)
+            der = await self._complete(key)
+            if _has_deltas(key):
+                await self._delta(key)
+            return der
+
+    async def sign_news(self, ca_id: str) -> None:
+        """Publish what changed: by a delta, where there are any and no complete CRL is due."""
+        async with self._one:
+            key = self._keys.of(ca_id)
+            standing = await self._crls.standing(ca_id)
+            if not _has_deltas(key) or self._complete_is_due(standing, deltas=True):
+                await self._complete(key)
+            if _has_deltas(key):
+                await self._delta(key)
+
+    async def is_due(self, ca_id: str) -> bool:
+        """Tell whether time alone asks for a CRL of this CA."""
+        standing = await self._crls.standing(ca_id)
+        try:
+            deltas = _has_deltas(self._keys.of(ca_id))
+        except TmaError:  # as it is now, nothing can be signed: who tries it says why
+            deltas = False
+        if self._complete_is_due(standing, deltas=deltas):
+            return True
+        return deltas and (
+            standing.delta_us is None
+            or standing.behind
+            or self._passed(standing.delta_us, self._schedule.delta_s)
+        )
+
+    def _complete_is_due(self, standing: CrlStanding, *, deltas: bool) -> bool:
+        last_us = standing.complete_us
+        if last_us is None or self._passed(last_us, self._schedule.interval_s):
+            return True
+        # Else the complete CRL names deltas that nobody makes, or none can build on it.
+        return not standing.based if deltas else standing.delta_us is not None
+
+    def _passed(self, since_us: int, seconds: int) -> bool:
+        return self._clock.now().utc_us - since_us >= seconds * US_PER_SECOND
+
+    async def _complete(self, key: IssuingKey) -> bytes:
+        keep_us = self._schedule.keep_expired_s * US_PER_SECOND
+        listing = await self._crls.listing(key.issuer.ca_id, keep_us)
+        return await self._sign(key, listing, None)
+
+    async def _delta(self, key: IssuingKey) -> None:
+        """Sign a delta; its number is above that of each complete CRL (RFC 5280 §5.2.4)."""
+        keep_us = self._schedule.keep_expired_s * US_PER_SECOND
+        found = await self._crls.delta_listing(key.issuer.ca_id, keep_us)
+        await self._sign(key, Listing(found.entries), found.base)
+
+    async def _sign(self, key: IssuingKey, listing: Listing, base: int | None) -> bytes:
+        ca_id, schedule = key.issuer.ca_id, self._schedule
+        now_us = self._clock.now().utc_us
+        number = max((await self._crls.standing(ca_id)).number + 1, now_us)
+        lifetime_s = schedule.lifetime_s if base is None else schedule.delta_lifetime_s
+        next_update_us = now_us + lifetime_s * US_PER_SECOND
+        heads = await self._crls.chain_heads()
+        tbs = await asyncio.to_thread(  # the loop has other work than 100,000 entries
+            lambda: crl.unsigned(
+                key.issuer, number, now_us, next_update_us, listing.entries, heads, base=base
+            )
+        )
+        signature = await key.sign(
+            tbs, Purpose.CRL, priority=Priority.STATUS, reference=f"crl {number}"
+        )
+        der = await asyncio.to_thread(crl.assemble, tbs, signature, key.issuer)
+        # Who took the complete CRL just before the next one came goes on with deltas to it.
+        overlap_us = schedule.interval_s * US_PER_SECOND
+        signed = SignedCrl(
+            ca_id,
+            number,
+            der,
+            now_us,
+            next_update_us,
+            None if base is not None else listing,
+            now_us - overlap_us if _has_deltas(key) else None,
+        )
+        await self._crls.save_crl(signed)
+        return der
+
+
+def _has_deltas(key: IssuingKey) -> bool:
+    return bool(key.issuer.delta_urls)

@@ -1,0 +1,110 @@
+"""When CRLs are signed, what they list, and what their signing needs from storage."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.pki.crl import CrlEntry
+
+_DAY_S = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class CrlSchedule:
+    """When CRLs are signed and how long they hold, in seconds.
+
+    ``lifetime_s`` must outlast the longest time without a link that the grant allows, because a
+    gateway whose box dies leaves its last CRL as the only one. ``delta_s`` and
+    ``delta_lifetime_s`` are those of deltas, which a CA makes if its issuer has ``delta_urls``.
+    ``keep_expired_s`` is how long an entry stays after the end of its certificate, but never less
+    than one complete CRL that was issued after it (RFC 5280 §3.3).
+    """
+
+    interval_s: int = _DAY_S
+    lifetime_s: int = 180 * _DAY_S
+    retry_s: int = 5
+    delta_s: int = 3600
+    delta_lifetime_s: int = 7 * _DAY_S
+    keep_expired_s: int = 32 * _DAY_S
+
+
+@dataclass(frozen=True, slots=True)
+class CrlStanding:
+    """What was signed last for a CA: the highest CRLNumber (0: none), and thisUpdate in UTC µs.
+
+    ``based``: a complete CRL is known that a delta can build on; ``behind``: the newest delta is
+    older than the newest complete one.
+    """
+
+    number: int = 0
+    complete_us: int | None = None
+    delta_us: int | None = None
+    based: bool = False
+    behind: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a complete CRL lists, and what later deltas must know of it.
+
+    ``through`` is the last change of status that it surely shows. Certificates that ended before
+    ``cutoff_us`` (UTC µs) are left out, unless no complete CRL has listed them yet; the first end
+    of those that it lists is ``oldest_end_us``.
+    """
+
+    entries: Sequence[CrlEntry] = ()
+    through: int = 0
+    cutoff_us: int = 0
+    oldest_end_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaListing:
+    """What changed since the complete CRL with the number ``base``."""
+
+    base: int
+    entries: Sequence[CrlEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedCrl:
+    """A CRL to be served; times in UTC µs. ``listing`` is what it was made of, None of a delta.
+
+    A complete CRL with deltas says ``bases_until_us``: those older than the newest one of before
+    that moment are no base any more. None: there are no deltas (any more).
+    """
+
+    ca_id: str
+    number: int
+    der: bytes
+    this_update_us: int
+    next_update_us: int
+    listing: Listing | None = Listing()
+    bases_until_us: int | None = None
+
+
+class CrlStore(Protocol):
+    """What CRL signing needs from storage."""
+
+    async def standing(self, ca_id: str) -> CrlStanding:
+        """Tell what was signed last."""
+        ...
+
+    async def listing(self, ca_id: str, keep_expired_us: int) -> Listing:
+        """Give every serial of the CA that is revoked, voided or held and not long expired."""
+        ...
+
+    async def delta_listing(self, ca_id: str, keep_expired_us: int) -> DeltaListing:
+        """Give what changed since the oldest complete CRL that deltas build on.
+
+        Raises NotFoundError while there is none.
+        """
+        ...
+
+    async def chain_heads(self) -> bytes | None:
+        """CBOR of the outbox chain heads, anchored in the CRL; None where there is no outbox."""
+        ...
+
+    async def save_crl(self, signed: SignedCrl) -> None:
+        """Make the CRL the one that is served and emit ``crl.published``, in one commit."""
+        ...
