@@ -172,6 +172,13 @@ class AuthoritySettings(Section):
         description="Hours from thisUpdate to nextUpdate of a delta CRL. After it, strict relying "
         "parties that use deltas refuse what the CA issued.",
     )
+    crl_alarm_days: int = Field(
+        default=14,
+        ge=1,
+        le=365,
+        description="Days before its nextUpdate from which the CRL of any CA raises an alarm; one "
+        "that holds for less than twice as long does so from its half.",
+    )
     crl_keep_expired_days: int = Field(
         default=32,
         ge=0,

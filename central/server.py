@@ -29,6 +29,7 @@ from central.desk import Desk
 from central.enrolling import Enrolling
 from central.founding import DIRECTIVE_KEY
 from central.identity import doors
+from central.inventory.crl_ages import CrlAges
 from central.inventory.reads import Inventory
 from central.issuing import CentralKeys, CentralProfiles
 from central.listeners import Listeners
@@ -128,7 +129,10 @@ class Server:
             devices=self._enrolling.devices,
         )
         self._mass_revocation = self._make_mass_revocation()
-        self._inventory = Inventory(database, partial(backup.alarm, central.settings, clock))
+        self._crl_ages = _crl_ages(central)
+        self._inventory = Inventory(
+            database, partial(backup.alarm, central.settings, clock), self._crl_ages
+        )
         self._searching = Searching(central, self._authenticator)
         self._validation = _validation(central)
         self._answers = Answers(clock)
@@ -155,7 +159,9 @@ class Server:
         )
         self._renewals = self._make_renewals()
         self._backups = backup.of_central(central, os.urandom, self._listener.archived)
-        self._sync_view = SyncView(database, self._inventory, self._listener, self._backups, clock)
+        self._sync_view = SyncView(
+            database, self._inventory, self._listener, self._backups, clock, crl_ages=self._crl_ages
+        )
         self._questions = Questions(central, self._inventory, self._authenticator, signer)
         self._authoring = Authoring(database, clock, profiles.refresh)
         self._administration = self._make_administration()
@@ -286,6 +292,7 @@ class Server:
                 [
                     *question_doors.doors(self._questions),
                     *authority_doors.doors(self._administration),
+                    authority_doors.of_crls(self._crl_ages),
                 ],
                 self._authenticator,
             ),
@@ -380,6 +387,7 @@ class Server:
             ],
             "conflicts": len(seen.conflicts),
             "quarantined": seen.quarantined,
+            "crl_alarms": len(seen.crl_alarms),
         }
 
     async def _joined(self, joined: Joined) -> None:
@@ -411,6 +419,12 @@ class Server:
         await self._transport.refresh()
         await self._listeners.refresh()
         return _REFRESH_S
+
+
+def _crl_ages(central: Core) -> CrlAges:
+    days = central.settings.authority.crl_alarm_days
+    database, clock, status = central.storage.database, central.clock, central.status
+    return CrlAges(database, clock, days, lambda: status.refusals)
 
 
 def _validation(central: Core) -> CentralValidation:

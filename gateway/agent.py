@@ -248,6 +248,7 @@ class Agent:
             link=self._link,
             issuance=self._issuance,
             clock=ground.clock,
+            crl_refusals=lambda: self._status.refusals,
         )
 
     def _make_sync_view(self) -> SyncView:

@@ -1,6 +1,6 @@
 """Puts together what the page shows: one reading of database, token, link, clock and disk."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -51,6 +51,7 @@ class Sources:
     link: CentralLink
     issuance: WatchedIssuance
     clock: Clock
+    crl_refusals: Callable[[], Mapping[str, str]]
 
 
 class Observation:
@@ -115,6 +116,7 @@ class Observation:
             quota=grant.quota if grant else 0,
             used=used[0].used if used else 0,
             crl_next_update_us=crl.next_update_us if crl else None,
+            crl_refused=" ".join(sources.crl_refusals().values()),
         )
 
     def _link(self, authority: AuthorityView, now_us: int) -> LinkView:

@@ -100,6 +100,7 @@ class AuthorityView:
     quota: int
     used: int
     crl_next_update_us: int | None
+    crl_refused: str = ""  # why no CRL can be signed although the token is ready
 
     @property
     def remaining(self) -> int:

@@ -15,7 +15,7 @@ from shared.store import lanes, pruning
 from shared.store.backups import Backups
 from shared.store.database import Database
 from shared.store.reads import Reads
-from shared.store.schema import cursor
+from shared.store.schema import COMPLETE, DELTA, cursor
 from shared.sync.events import Direction
 from shared.sync.join import CENTRAL_NAME
 from shared.sync.standing import LaneStanding, Rate, Waits, shown
@@ -119,6 +119,12 @@ class SyncView:
                     {name: values[""] for name, values in counted.items() if "" in values}
                 ),
             ),
+            metrics.gauge(
+                "tma_crl_next_update_timestamp_seconds",
+                "When the newest CRL of a CA ends.",
+                ("ca", "scope"),
+                await self._crl_ends(),
+            ),
             metrics.one(
                 "tma_backup_newest_timestamp_seconds",
                 "When the newest backup that counts was made; 0: never.",
@@ -128,6 +134,18 @@ class SyncView:
                 "tma_backup_overdue", "No backup that counts is young enough.", backups.overdue
             ),
         ]
+
+    async def _crl_ends(self) -> list[tuple[tuple[str, ...], float]]:
+        found: list[tuple[tuple[str, ...], float]] = []
+        for key in self._authorities.own:
+            ca_id = key.issuer.ca_id
+            for scope, row in (
+                (COMPLETE, await self._reads.current_crl(ca_id)),
+                (DELTA, await self._reads.current_delta(ca_id)),
+            ):
+                if row is not None:
+                    found.append(((ca_id, scope), row.next_update_us / US_PER_SECOND))
+        return found
 
     def _why(self, lane: LaneStanding) -> Waits:
         if lane.waiting == 0:

@@ -210,6 +210,16 @@ _LIMITS = (
     ),
     _Cause(
         Level.LIMITED,
+        lambda snapshot: bool(snapshot.authority.crl_refused),
+        lambda snapshot: (
+            f"The revocation list cannot be signed: {snapshot.authority.crl_refused} Devices learn "
+            "of revocations by OCSP only."
+        ),
+        "Call the administrator of central: a new issuing CA (renew-authority) starts an empty "
+        "list, and crl.keep_expired_days says how long ended certificates stay on it.",
+    ),
+    _Cause(
+        Level.LIMITED,
         lambda snapshot: (snapshot.authority.crl_next_update_us or _now(snapshot)) < _now(snapshot),
         "The revocation list of this gateway is out of date; some devices may refuse certificates.",
         "The list is renewed by itself once the token is ready; if not, call the administrator.",

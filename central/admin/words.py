@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from central.inventory.models import CertificateLine, Dashboard, GatewayView
+from central.inventory.models import CertificateLine, CrlView, Dashboard, GatewayView
 from shared.kernel.clock import US_PER_SECOND
 from shared.pki.plan import NO_EXPIRY_US
 from shared.web.pages import age_text, utc_text
@@ -14,9 +14,11 @@ _STOPPED = {
     "restored": "The gateway runs on an old copy of its database.",
     "unknown": "The gateway has lost its history.",
 }
+_CRLS_MAX = 20
 #: What each kind of open question means.
 CONFLICTS = {
     "clock-in-doubt": "Issued while the gateway's clock was in doubt",
+    "crl-refused": "The gateway cannot sign its revocation list; a new CA starts an empty one",
     "directive-not-regained": "An order that the gateway gave back could not be taken",
     "device-at-two-gateways": "The same device was enrolled at two gateways",
     "directive-failed": "The gateway could not carry out an order",
@@ -105,6 +107,9 @@ def questions(seen: Dashboard, now_us: int) -> list[Remark]:
                 "Set backup.directory, or run `tma-central backup DIR`; `backups` lists them.",
             )
         )
+    found += [_of_crl(one) for one in seen.crl_alarms[:_CRLS_MAX]]
+    if more := seen.crl_alarms[_CRLS_MAX:]:
+        found.append(Remark("warn", f"{len(more)} more CRLs are old; `GET /crls` lists all."))
     found += [
         Remark(
             "warn",
@@ -114,6 +119,16 @@ def questions(seen: Dashboard, now_us: int) -> list[Remark]:
         for conflict in seen.conflicts
     ]
     return sorted(found, key=lambda remark: remark.level != "bad")
+
+
+def _of_crl(view: CrlView) -> Remark:
+    """Say that a CRL is old, and who must act."""
+    remedy = "Its keys are here: look into the log of central."
+    if view.gateway is not None:
+        remedy = f"Connect {view.gateway} and see to its token; `gateway command` sign-crl asks it."
+    page = f"/gateways/{view.gateway}" if view.gateway else f"/authorities/{view.ca_id}"
+    level = "bad" if view.over else "warn"
+    return Remark(level, f"{view}: {view.alarm}", remedy, page)
 
 
 def of_certificate(line: CertificateLine, now_us: int) -> Remark:

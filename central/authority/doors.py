@@ -12,6 +12,7 @@ from central.authority.orders import (
     RequestOrder,
 )
 from central.identity.doors import Door
+from central.inventory.crl_ages import CrlAges
 from shared.kernel.errors import BadRequestError
 from shared.pki import formats
 from shared.policy.rights import Permission
@@ -44,6 +45,15 @@ class Authorities(Protocol):
 def doors(authorities: Authorities) -> list[Door]:
     """Give what REST has."""
     return [*_looking(authorities), *_making(authorities), *_ending(authorities)]
+
+
+def of_crls(ages: CrlAges) -> Door:
+    """Give the CRLs that are served, with how old they are."""
+
+    async def listed(_request: web.Request, _who: Principal) -> Any:
+        return [one.shown() for one in await ages.listed()]
+
+    return Door(_READ, "GET", "/crls", "crl", listed)
 
 
 def one_root(pem: str) -> bytes:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from central.inventory.conflicts import Choice
 from shared.policy.rights import Place
+from shared.web.pages import utc_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,44 @@ class ConflictView:
 
 
 @dataclass(frozen=True, slots=True)
+class CrlView:
+    """The newest CRL of a scope; ``alarm`` says what is wrong, '' if nothing is.
+
+    Without a CRL number and times are None. ``over``: relying parties refuse it already.
+    """
+
+    ca_id: str
+    name: str
+    kind: str
+    gateway: str | None
+    scope: str
+    number: int | None
+    this_update_us: int | None
+    next_update_us: int | None
+    alarm: str
+    over: bool
+
+    def shown(self) -> dict[str, Any]:
+        """Give it as REST does."""
+        return {
+            "id": f"{self.ca_id}/{self.scope}",
+            "ca_id": self.ca_id,
+            "name": self.name,
+            "kind": self.kind,
+            "gateway": self.gateway,
+            "scope": self.scope,
+            "number": self.number,
+            "this_update": self.this_update_us and utc_text(self.this_update_us),
+            "next_update": self.next_update_us and utc_text(self.next_update_us),
+            "alarm": self.alarm,
+        }
+
+    def __str__(self) -> str:
+        """Name it in a sentence."""
+        return f"The {'delta ' if self.scope == 'delta' else ''}CRL of {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Dashboard:
     """The first page."""
 
@@ -85,6 +125,7 @@ class Dashboard:
     gateways: Sequence[GatewayView]
     conflicts: Sequence[ConflictView]
     quarantined: int
+    crl_alarms: Sequence[CrlView] = ()
     backup_alarm: str = ""  # a sentence, if the newest backup that counts is too old or missing
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import and_, func, select
 
 from central.authority.hierarchy import INFRASTRUCTURE
 from central.inventory.conflicts import choices
+from central.inventory.crl_ages import CrlAges
 from central.inventory.finder import Finder
 from central.inventory.models import (
     AuthorityView,
@@ -81,13 +82,17 @@ class Inventory:
     """Reads what central knows."""
 
     def __init__(
-        self, database: Database, backup_alarm: Callable[[int | None], str] = lambda _: ""
+        self,
+        database: Database,
+        backup_alarm: Callable[[int | None], str] = lambda _: "",
+        crl_ages: CrlAges | None = None,
     ) -> None:
-        """Take the database, and what judges when the newest backup that counts was made."""
+        """Take the database, and what judges the newest backup that counts and the CRLs."""
         self._read = database.read
         self._reads = Reads(database)
         self._finder = Finder(database)
         self._backup_alarm = backup_alarm
+        self._crl_ages = crl_ages
 
     async def dashboard(self, lines: frozenset[str] | None = None) -> Dashboard:
         """Give the numbers of the first page, of some lines or all (None)."""
@@ -97,6 +102,7 @@ class Inventory:
             gateways=await self.gateways(lines),
             conflicts=[one for one in conflicts if lines is None or one.gateway in lines],
             quarantined=await self._quarantined() if lines is None else 0,
+            crl_alarms=await self._crl_ages.alarms(lines) if self._crl_ages else (),
             backup_alarm=self._backup_alarm((await self._read(_BACKUP))[0].newest)
             if lines is None
             else "",

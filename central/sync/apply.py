@@ -77,6 +77,7 @@ class Applier:
             "code.spent": self._code,
             "crl.published": self._crl,
             "crl.part": self._crl_part,
+            "crl.refused": self._crl_refused,
             "responder.issued": self._responder,
             "directive.applied": self._directive,
             "agent.started": self._started,
@@ -172,6 +173,11 @@ class Applier:
         der = crl_parts.collect(transaction, event.body)
         if der is not None:
             crls.take_over(transaction, event.body["ca_id"], der)
+
+    def _crl_refused(self, transaction: Transaction, event: Event) -> None:
+        body = event.body
+        self._own_ca(transaction, body)
+        self._question(transaction, "crl-refused", body["ca_id"], {"why": body["why"]})
 
     def _responder(self, transaction: Transaction, event: Event) -> None:
         body = event.body

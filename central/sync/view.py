@@ -1,13 +1,14 @@
 """How replication is with every gateway: for pages, REST and metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from prometheus_client.core import Metric
 from sqlalchemy import ColumnElement, Row, bindparam, func, select, true
 
-from central.inventory.models import GatewayView
+from central.inventory.crl_ages import CrlAges
+from central.inventory.models import CrlView, GatewayView
 from central.inventory.reads import Inventory
 from central.sync import fleet
 from central.sync.listener import Listener
@@ -72,12 +73,15 @@ class SyncView:
         listener: Listener,
         backups: Backups,
         clock: Clock,
+        *,
+        crl_ages: CrlAges,
     ) -> None:
         """Take the sources; ``step`` keeps the rates."""
         self._database = database
         self._inventory = inventory
         self._listener = listener
         self._backups = backups
+        self._crl_ages = crl_ages
         self._clock = clock
         self._rates: dict[str, Rate] = {}
 
@@ -138,6 +142,7 @@ class SyncView:
         measured = await self.measured()
         return [
             *_of_gateways(seen.gateways, measured),
+            *await self._of_crls(),
             metrics.one("tma_quarantined_events", "Events kept but not applied.", seen.quarantined),
             metrics.gauge(
                 "tma_certificates",
@@ -153,6 +158,28 @@ class SyncView:
                 ),
             ),
             *await self._of_backups(),
+        ]
+
+    async def _of_crls(self) -> list[Metric]:
+        found = await self._crl_ages.listed()
+        labels = ("ca", "gateway", "scope")
+
+        def samples(value: Callable[[CrlView], float]) -> metrics.Samples:
+            return [((one.ca_id, one.gateway or "", one.scope), value(one)) for one in found]
+
+        return [
+            metrics.gauge(
+                "tma_crl_next_update_timestamp_seconds",
+                "When the newest CRL of a CA ends; 0: there is none.",
+                labels,
+                samples(lambda one: (one.next_update_us or 0) / US_PER_SECOND),
+            ),
+            metrics.gauge(
+                "tma_crl_alarm",
+                "The CRL is too old, missing, or cannot be signed.",
+                labels,
+                samples(lambda one: bool(one.alarm)),
+            ),
         ]
 
     async def _of_backups(self) -> list[Metric]:

@@ -133,7 +133,8 @@ class HsmClient:
         """
         if not 0 < len(document) <= frames.DOCUMENT_BYTES_MAX:
             raise ForbiddenError(
-                f"A document to sign has at most {frames.DOCUMENT_BYTES_MAX} bytes."
+                f"A document to sign has at most {frames.DOCUMENT_BYTES_MAX:,} bytes; "
+                f"this one has {len(document):,}."
             )
         deadline_ms = round((deadline_s or self._deadline_s) * 1_000)
         lane = _Lane(key, priority, min(max(deadline_ms, 1), frames.DEADLINE_MS_MAX))
@@ -291,7 +292,7 @@ def _batches(waiting: list[_Waiting]) -> list[list[_Waiting]]:
     for item in waiting:
         size += len(item.document)
         if batches[-1] and (
-            len(batches[-1]) == frames.DOCUMENTS_MAX or size > frames.FRAME_BYTES_MAX // 2
+            len(batches[-1]) == frames.DOCUMENTS_MAX or size > frames.BATCH_BYTES_MAX
         ):
             batches.append([])
             size = len(item.document)

@@ -5,7 +5,7 @@ import asyncio
 from shared.issuance.crls import CrlSchedule, CrlStanding, CrlStore, Listing, SignedCrl
 from shared.issuance.ports import IssuingKey, IssuingKeys, Priority, Purpose
 from shared.kernel.clock import US_PER_SECOND, Clock
-from shared.kernel.errors import TmaError
+from shared.kernel.errors import TmaError, UnavailableError
 from shared.pki import crl
 
 
@@ -43,10 +43,19 @@ class CrlSigning:
         async with self._one:
             key = self._keys.of(ca_id)
             standing = await self._crls.standing(ca_id)
-            if not _has_deltas(key) or self._complete_is_due(standing, deltas=True):
+            if not _has_deltas(key):
                 await self._complete(key)
-            if _has_deltas(key):
-                await self._delta(key)
+                return
+            try:
+                if self._complete_is_due(standing, deltas=True):
+                    await self._complete(key)
+            except UnavailableError:
+                raise
+            except TmaError:  # too large, perhaps: that must not keep the news back
+                if standing.based:
+                    await self._delta(key)
+                raise
+            await self._delta(key)
 
     async def is_due(self, ca_id: str) -> bool:
         """Tell whether time alone asks for a CRL of this CA."""

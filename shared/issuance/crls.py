@@ -97,12 +97,16 @@ class CrlStore(Protocol):
     async def delta_listing(self, ca_id: str, keep_expired_us: int) -> DeltaListing:
         """Give what changed since the oldest complete CRL that deltas build on.
 
-        Raises NotFoundError while there is none.
+        Raises ConflictError while there is none.
         """
         ...
 
     async def chain_heads(self) -> bytes | None:
         """CBOR of the outbox chain heads, anchored in the CRL; None where there is no outbox."""
+        ...
+
+    async def note_refusal(self, ca_id: str, why: str) -> None:
+        """Emit ``crl.refused`` where there is an outbox."""
         ...
 
     async def save_crl(self, signed: SignedCrl) -> None:

@@ -7,15 +7,17 @@ once, and ``run`` signs the CRL as soon as the issuing key is ready (design.md ย
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from shared.issuance.crl_signing import CrlSigning
 from shared.issuance.crls import CrlSchedule, CrlStore
 from shared.issuance.ports import CertificateRecord, IssuingKeys, Ledger
 from shared.kernel.clock import Clock
-from shared.kernel.errors import BadRequestError, TmaError
+from shared.kernel.errors import BadRequestError, NotFoundError, TmaError, UnavailableError
 
 _LOG = logging.getLogger(__name__)
+_AGAIN_NS = 3600 * 1_000_000_000
 
 #: RFC 5280 ยง5.3.1 reasons that a revocation may state. certificateHold is ``hold``, removeFromCRL
 #: belongs to delta CRLs.
@@ -41,6 +43,12 @@ def require_reason(reason: str) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    why: str
+    at_ns: int
+
+
 class StatusService:
     """Revokes, holds and releases certificates, and keeps every CRL of ``ca_ids`` fresh."""
 
@@ -58,8 +66,11 @@ class StatusService:
         self._ledger = ledger
         self._ca_ids = list(ca_ids)
         self._schedule = schedule or CrlSchedule()
+        self._crls = crls
         self._signing = CrlSigning(keys, crls, clock, self._schedule)
+        self._clock = clock
         self._wanted: set[str] = set()
+        self._refused: dict[str, _Refused] = {}
         self._wake = asyncio.Event()
 
     async def revoke(self, ca_id: str, serial: str, reason: str, actor: str) -> CertificateRecord:
@@ -105,24 +116,38 @@ class StatusService:
 
     async def sign_crl(self, ca_id: str) -> bytes:
         """Sign and publish a complete CRL now (see ``CrlSigning.sign``)."""
-        return await self._signing.sign(ca_id)
+        der = await self._signing.sign(ca_id)
+        self._refused.pop(ca_id, None)
+        return der
 
     async def sign_news(self, ca_id: str) -> None:
         """Publish what changed now, as ``run`` does (see ``CrlSigning.sign_news``)."""
         await self._signing.sign_news(ca_id)
+        self._refused.pop(ca_id, None)
+
+    @property
+    def refusals(self) -> Mapping[str, str]:
+        """By CA, why its CRL is not signed although its key is there: a person must act."""
+        return {ca_id: refused.why for ca_id, refused in self._refused.items()}
 
     async def run(self) -> None:
-        """Sign what is due or wanted, until cancelled. What fails is tried again, not dropped."""
+        """Sign what is due or wanted, until cancelled. What fails is tried again, not dropped.
+
+        What was refused, as a CRL that is too large, is tried again each hour: that costs much,
+        and only people can change it.
+        """
         while True:
             await self._want_what_is_due()
-            failed = [ca_id for ca_id in sorted(self._wanted) if not await self._tried(ca_id)]
+            wanted = [ca_id for ca_id in sorted(self._wanted) if not self._lately_refused(ca_id)]
+            failed = [ca_id for ca_id in wanted if not await self._tried(ca_id)]
             if failed:
                 await asyncio.sleep(self._schedule.retry_s)
             else:
                 await self._wait_for_want(min(60, self._schedule.interval_s))
 
     async def _wait_for_want(self, longest_s: float) -> None:
-        if not self._wanted:  # else a revocation came in while another CRL was signed
+        # Else a revocation came in while another CRL was signed.
+        if all(self._lately_refused(ca_id) for ca_id in self._wanted):
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), longest_s)
@@ -131,11 +156,28 @@ class StatusService:
         self._wanted.discard(ca_id)  # before the entries are read: a later revocation asks again
         try:
             await self.sign_news(ca_id)
-        except TmaError as error:
+        except UnavailableError as error:
             _LOG.warning("The CRL of CA %s is not signed yet: %s", ca_id, error.message)
             self._wanted.add(ca_id)
             return False
+        except NotFoundError:  # it was deleted, and its key with it
+            self._ca_ids.remove(ca_id)
+        except TmaError as error:
+            self._wanted.add(ca_id)
+            await self._refuse(ca_id, error)
         return True
+
+    async def _refuse(self, ca_id: str, error: TmaError) -> None:
+        """Remember why, and tell central: it would notice by the age of the CRL only."""
+        before, now_ns = self._refused.get(ca_id), self._clock.now().mono_ns
+        self._refused[ca_id] = _Refused(error.message, now_ns)
+        if before is None:
+            _LOG.error("The CRL of CA %s cannot be signed: %s", ca_id, error.message)
+            await self._crls.note_refusal(ca_id, error.message)
+
+    def _lately_refused(self, ca_id: str) -> bool:
+        refused = self._refused.get(ca_id)
+        return refused is not None and self._clock.now().mono_ns - refused.at_ns < _AGAIN_NS
 
     async def _want_what_is_due(self) -> None:
         for ca_id in self._ca_ids:

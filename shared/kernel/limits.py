@@ -18,8 +18,11 @@ SELECTION_NAMES_MAX = 1_000
 EVENT_BYTES_MAX = 128 * 1024
 #: What an event weighs beside its bytes: even an empty one takes room in memory and on the wire.
 EVENT_OVERHEAD_BYTES = 64
-#: Events that carry one large CRL: 64 MiB, some 1.5 million entries.
+#: Events that carry one large CRL, and what each has room for.
 CRL_PARTS_MAX = 512
+CRL_PART_BYTES_MAX = EVENT_BYTES_MAX - 1024
+#: What a gateway signs and central takes: some 1.5 million entries.
+CRL_BYTES_MAX = CRL_PARTS_MAX * CRL_PART_BYTES_MAX
 ENVELOPE_EVENTS_MAX = 200
 ENVELOPE_BYTES_MAX = 256 * 1024
 SEGMENTS_IN_HELLO_MAX = 64

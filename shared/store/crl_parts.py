@@ -8,8 +8,8 @@ from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.kernel.clock import US_PER_SECOND
-from shared.kernel.errors import BadRequestError
-from shared.kernel.limits import CRL_PARTS_MAX, EVENT_BYTES_MAX
+from shared.kernel.errors import BadRequestError, ForbiddenError
+from shared.kernel.limits import CRL_BYTES_MAX, CRL_PART_BYTES_MAX
 from shared.store import cursors, facts
 from shared.store.outbox import Outbox
 from shared.store.schema import COMPLETE, DELTA, ca, crl, crl_part
@@ -18,7 +18,6 @@ from shared.sync.events import Lane
 from shared.sync.join import CENTRAL_NAME
 
 _ACTOR = "system"
-_EVENT_DER_BYTES_MAX = EVENT_BYTES_MAX - 1024
 #: Parts go up at most daily; less than a day, so that a daily CRL is never late by a moment.
 #: Deltas are what is new: hourly.
 _EVERY_US = {COMPLETE: 20 * 3600 * US_PER_SECOND, DELTA: 3600 * US_PER_SECOND}
@@ -43,21 +42,20 @@ def publish(
     A gateway that is offline for months would fill its outbox with sets of parts: the next set is
     emitted only when central has applied the one before of its scope, and at most daily. What
     central serves meanwhile is an older CRL, and each revocation by OCSP. Central hands down no
-    large CRL.
+    large CRL. Raises ForbiddenError for one that central could never put together.
     """
-    if len(der) <= _EVENT_DER_BYTES_MAX:
+    if outbox is not None and len(der) > CRL_BYTES_MAX:
+        raise ForbiddenError(f"A CRL of a gateway has at most {CRL_BYTES_MAX:,} bytes.")
+    if len(der) <= CRL_PART_BYTES_MAX:
         body = {"ca_id": ca_id, "number": number, "der": der}
         tx.emit("crl.published", body, actor=_ACTOR)
     elif outbox is not None and _is_due(tx, ca_id, scope):
-        pieces = [
-            der[start : start + _EVENT_DER_BYTES_MAX]
-            for start in range(0, len(der), _EVENT_DER_BYTES_MAX)
-        ]
-        if len(pieces) <= CRL_PARTS_MAX:
-            for part, piece in enumerate(pieces):
-                body = {"ca_id": ca_id, "number": number, "part": part, "parts": len(pieces)}
-                tx.emit("crl.part", {**body, "der": piece}, actor=_ACTOR)
-            _remember(tx, outbox, ca_id, scope)
+        starts = range(0, len(der), CRL_PART_BYTES_MAX)
+        for part, start in enumerate(starts):
+            piece = der[start : start + CRL_PART_BYTES_MAX]
+            body = {"ca_id": ca_id, "number": number, "part": part, "parts": len(starts)}
+            tx.emit("crl.part", {**body, "der": piece}, actor=_ACTOR)
+        _remember(tx, outbox, ca_id, scope)
 
 
 def collect(tx: Transaction, body: Mapping[str, Any]) -> bytes | None:

@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 from shared.issuance.crls import CrlStanding, DeltaListing, Listing, SignedCrl
 from shared.kernel import cbor
 from shared.kernel.clock import utc_us_of
-from shared.kernel.errors import NotFoundError, UntrustedError
+from shared.kernel.errors import ConflictError, NotFoundError, UntrustedError
 from shared.pki.crl import REMOVED, CrlEntry
 from shared.store import crl_parts
 from shared.store.database import Database
@@ -152,11 +152,11 @@ class SqlCrls:
         """Give what changed since the oldest complete CRL that deltas build on.
 
         Released holds and, as the complete CRL of this moment would leave them out, certificates
-        that ended are removed (RFC 5280 §5.2.4). Raises NotFoundError while there is no base.
+        that ended are removed (RFC 5280 §5.2.4). Raises ConflictError while there is no base.
         """
         bases = await self._database.read(_BASES, {"ca": ca_id})
         if not bases:
-            raise NotFoundError(f"The CA {ca_id} has no CRL that a delta could build on.")
+            raise ConflictError(f"The CA {ca_id} has no CRL that a delta could build on.")
         base, last = bases[0], bases[-1]
         cutoff_us = last.this_update - keep_expired_us
         changed = await self._changed(ca_id, base.through)
@@ -185,6 +185,12 @@ class SqlCrls:
             return None
         segment, heads = opened
         return cbor.encode({"segment": segment.name, "heads": encode_heads(heads)})
+
+    async def note_refusal(self, ca_id: str, why: str) -> None:
+        """Tell central that no CRL of this CA can be signed; central itself shows its own."""
+        if self._outbox is not None:
+            body = {"ca_id": ca_id, "why": why}
+            await self._database.writer.run(lambda tx: tx.emit("crl.refused", body, actor="system"))
 
     async def save_crl(self, signed: SignedCrl) -> None:
         """Make the CRL the one that is served, and tell of it, in one commit."""

@@ -187,6 +187,13 @@ class AgentStarted(_Body):
     recovered: int
 
 
+class CrlRefused(_Body):
+    """The key is there, and no CRL can be signed: it is too large, or its policy forbids it."""
+
+    ca_id: str
+    why: Annotated[str, Field(max_length=1024)]
+
+
 class TokenChanged(_Body):
     """The token that holds the CA key came, went or failed."""
 
@@ -346,6 +353,7 @@ CATALOGUE: Mapping[str, EventType] = {
     "code.spent": EventType(Lane.NORMAL, 1, CodeSpent),
     "crl.published": EventType(Lane.NORMAL, 1, CrlPublished),
     "crl.part": EventType(Lane.NORMAL, 1, CrlPart),
+    "crl.refused": EventType(Lane.URGENT, 1, CrlRefused),
     "responder.issued": EventType(Lane.URGENT, 1, ResponderIssued),
     "directive.applied": EventType(Lane.NORMAL, 1, DirectiveApplied),
     "agent.started": EventType(Lane.NORMAL, 1, AgentStarted),

@@ -11,9 +11,11 @@ from sqlalchemy import insert
 
 from shared.hsm.software import SoftwareIssuingKey
 from shared.issuance.crls import CrlSchedule
+from shared.issuance.ports import Priority, Purpose
 from shared.issuance.status import StatusService
-from shared.kernel.errors import ConflictError, NotFoundError
+from shared.kernel.errors import ConflictError, ForbiddenError, NotFoundError
 from shared.kernel.ids import serial_text
+from shared.pki.certificates import Issuer
 from shared.store import schema
 from shared.store.crls import SqlCrls
 from shared.store.database import Database
@@ -35,15 +37,31 @@ DAY_S = 24 * HOUR_S
 Listed = dict[int, str]
 
 
+class Key(SoftwareIssuingKey):
+    """Refuses documents above a limit, if there is one, as the token's daemon does."""
+
+    def __init__(self, issuer: Issuer, keys: "Keys") -> None:
+        super().__init__(issuer, GATEWAY.key)
+        self._keys = keys
+
+    async def sign(
+        self, document: bytes, purpose: Purpose, *, priority: Priority, reference: str
+    ) -> bytes:
+        if self._keys.limit and len(document) > self._keys.limit:
+            raise ForbiddenError("It is too large.")
+        return await super().sign(document, purpose, priority=priority, reference=reference)
+
+
 class Keys:
     """The port ``IssuingKeys`` over one key whose CA makes deltas as long as one likes."""
 
     def __init__(self) -> None:
+        self.limit = 0
         self.turn(deltas=True)
 
     def turn(self, *, deltas: bool) -> None:
         issuer = replace(GATEWAY.issuer, delta_urls=DELTA_URLS if deltas else ())
-        self._key = SoftwareIssuingKey(issuer, GATEWAY.key)
+        self._key = Key(issuer, self)
 
     def active(self, _profile: str) -> SoftwareIssuingKey:
         return self._key

@@ -12,6 +12,7 @@ from cryptography.exceptions import InvalidSignature
 
 from shared.hsm.client import HsmClient, RemoteIssuingKey
 from shared.issuance.ports import Priority, Purpose
+from shared.kernel import limits
 from shared.kernel.errors import (
     BadRequestError,
     ConflictError,
@@ -25,6 +26,8 @@ from shared.pki.crl import CrlEntry
 from shared.pki.request import CertificationRequest
 from tests.support.pki_hierarchy import DAY_US, NOW_US, Hierarchy, leaf_plan, subject
 from tests.support.softhsm import KEY, Hsmd
+
+_MANY = 250_000
 
 
 async def _sign(key: RemoteIssuingKey, tbs: bytes, purpose: Purpose) -> bytes:
@@ -51,6 +54,17 @@ async def test_crl(issuing_key: RemoteIssuingKey):
     signature = await _sign(issuing_key, tbs, Purpose.CRL)
     der = crl.assemble(tbs, signature, issuing_key.issuer)
     assert len(list(x509.load_der_x509_crl(der))) == 49
+
+
+async def test_a_crl_of_a_quarter_million_entries(issuing_key: RemoteIssuingKey):
+    """What central takes in parts, the token's daemon signs; larger ones are refused at once."""
+    entries = (CrlEntry(2**127 + serial, NOW_US, "superseded") for serial in range(_MANY))
+    tbs = crl.unsigned(issuing_key.issuer, 3, NOW_US, NOW_US + DAY_US, entries, b"heads")
+    assert len(tbs) > 8 * 1024 * 1024
+    der = crl.assemble(tbs, await _sign(issuing_key, tbs, Purpose.CRL), issuing_key.issuer)
+    assert len(der) < limits.CRL_BYTES_MAX
+    with pytest.raises(ForbiddenError, match="at most"):
+        await _sign(issuing_key, bytes(limits.CRL_BYTES_MAX), Purpose.CRL)
 
 
 async def test_own_responder(issuing_key: RemoteIssuingKey):

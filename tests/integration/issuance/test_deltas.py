@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import select
 
+from shared.kernel.errors import ForbiddenError
 from shared.store.schema import crl_base, status_change
 from tests.support.delta_crls import CA_ID, DAY_S, GATEWAY, HIERARCHY, HOUR_S, Crl, Line, line
 from tests.support.lint import assert_clean_crl
@@ -176,6 +177,24 @@ async def test_deltas_begin_with_a_complete_crl_that_they_can_build_on(tmp_path:
         complete, delta = await one.complete(), await one.delta()
         assert complete.number > before.number
         assert delta and delta.base == complete.number
+
+
+async def test_a_complete_crl_that_is_too_large_does_not_keep_deltas_back(tmp_path: Path):
+    async with line(tmp_path / "gateway.db") as one:
+        for serial in range(1, 40):
+            await one.issue(serial)
+            await one.revoke(serial)
+        await one.service.sign_crl(CA_ID)
+        before = await one.complete()
+        one.keys.limit = 1_000
+        await one.issue(99)
+        await one.revoke(99)
+        one.clock.advance(DAY_S)
+        with pytest.raises(ForbiddenError):
+            await one.sign_news()
+        delta = await one.delta()
+        assert delta and delta.listed == {99: "superseded"}
+        assert (await one.complete()).number == before.number
 
 
 @pytest.mark.parametrize("seed", range(6))

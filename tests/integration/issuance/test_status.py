@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from shared.hsm.software import SoftwareIssuingKey
 from shared.issuance.crls import CrlSchedule
 from shared.issuance.ports import Priority, Purpose
 from shared.issuance.status import StatusService
-from shared.kernel.errors import BadRequestError, NotFoundError, TokenUnavailableError
+from shared.kernel.errors import (
+    BadRequestError,
+    ForbiddenError,
+    NotFoundError,
+    TokenUnavailableError,
+)
 from shared.store import schema
 from shared.store.crls import SqlCrls
 from shared.store.database import Database
@@ -39,6 +44,7 @@ class Token:
         self._key = SoftwareIssuingKey(_HIERARCHY.gateway.issuer, _HIERARCHY.gateway.key)
         self.issuer = self._key.issuer
         self.away = False
+        self.limit = 0
         self.refused = 0
 
     def active(self, _profile: str) -> "Token":
@@ -53,6 +59,9 @@ class Token:
         if self.away:
             self.refused += 1
             raise TokenUnavailableError("The token is away.")
+        if self.limit and len(document) > self.limit:
+            self.refused += 1
+            raise ForbiddenError("It is too large.")
         return await self._key.sign(document, purpose, priority=priority, reference=reference)
 
 
@@ -60,6 +69,7 @@ class Line:
     """A gateway's ledger with its status service."""
 
     def __init__(self, database: Database, sink: Outbox, clock: ManualClock) -> None:
+        self.database = database
         self.ledger = SqlLedger(database)
         self.token = Token()
         self.reads = Reads(database)
@@ -81,6 +91,11 @@ class Line:
     async def crl(self) -> x509.CertificateRevocationList | None:
         row = await self.reads.current_crl(_CA_ID)
         return row and x509.load_der_x509_crl(row.der)
+
+    async def until_empty(self) -> None:
+        """Wait for the CRL of the CA's birth."""
+        while await self.crl() is None:  # noqa: ASYNC110 - it does not notify
+            await asyncio.sleep(0.01)
 
     async def until(self, serial: str) -> x509.CertificateRevocationList:
         """Wait for the CRL that lists a serial."""
@@ -177,5 +192,28 @@ def test_wrong_words_change_nothing(tmp_path: Path):
         with pytest.raises(NotFoundError):
             await line.service.revoke(_CA_ID, "00" * 16, "superseded", "user:anna")
         assert (await line.service.revoke(_CA_ID, serial, "superseded", "user:anna")).status
+
+    _on_line(tmp_path, journey)
+
+
+def test_a_crl_that_is_refused_raises_an_alarm_and_is_not_tried_without_end(tmp_path: Path):
+    async def journey(line: Line, clock: ManualClock) -> None:
+        serial = await line.issue()
+        await line.until_empty()
+        line.token.limit = 10
+        await line.service.revoke(_CA_ID, serial, "superseded", "user:anna")
+        await _until(lambda: bool(line.service.refusals))
+        for _ in range(3):  # each revocation asks, and none tries again within the hour
+            line.service.request_crl(_CA_ID)
+            await asyncio.sleep(0.05)
+        assert line.token.refused == 1
+        assert line.service.refusals == {_CA_ID: "It is too large."}
+        rows = await line.database.read(select(schema.outbox.c.type))
+        assert [row.type for row in rows].count("crl.refused") == 1
+        line.token.limit = 0
+        clock.advance(3601)
+        line.service.request_crl(_CA_ID)
+        await line.until(serial)
+        await _until(lambda: not line.service.refusals)
 
     _on_line(tmp_path, journey)

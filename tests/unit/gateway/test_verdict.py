@@ -47,6 +47,12 @@ CASES = [
     ),
     ("no token", replace(HEALTHY, token=TokenView(TokenState.ABSENT)), Level.STOPPED, "not there"),
     (
+        "no CRL",
+        changed(authority={"crl_refused": "It is too large."}),
+        Level.LIMITED,
+        "cannot be signed: It is too large.",
+    ),
+    (
         "token starts",
         replace(HEALTHY, token=TokenView(TokenState.STARTING)),
         Level.STOPPED,
