@@ -6,8 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
+from central import core
 from central.authority.hierarchy import Founder, KeyTypes, NewAuthority
+from central.config import CentralSettings
+from central.founding import found
 from shared.kernel.errors import BadRequestError
 from shared.pki import formats
 from shared.pki.keys import KeyType
@@ -49,3 +53,22 @@ async def test_openssl_verifies_the_hierarchy(kinds: KeyTypes, signed_with: str,
 async def test_a_signature_that_the_roots_key_cannot_make_is_refused():
     with pytest.raises(BadRequestError, match="rsa-sha256"):
         await founded(KeyTypes(signature="rsa-sha256"))
+
+
+async def test_with_deltas_the_ca_for_devices_makes_them_from_birth_on(tmp_path: Path):
+    """The CAs above do not: gateways get their CRLs whole."""
+    wanted = {"state": tmp_path / "state", "authority": {"crl_delta_hours": 1}}
+    settings = CentralSettings.model_validate(wanted)
+    await asyncio.to_thread(found, settings, "admin", KeyTypes())
+    async with core.opened(settings) as central:
+        hierarchy = central.hierarchy
+        for key in hierarchy.own:
+            ca_id = key.issuer.ca_id
+            row, delta = (
+                await central.reads.current_crl(ca_id),
+                await central.reads.current_delta(ca_id),
+            )
+            assert row is not None
+            named = {extension.oid for extension in x509.load_der_x509_crl(row.der).extensions}
+            ours = key is hierarchy.issuing
+            assert (x509.FreshestCRL.oid in named, delta is not None) == (ours, ours)
