@@ -3,7 +3,7 @@
 from alembic import op
 from sqlalchemy import Column, Integer, Text, text
 
-revision = "0013"
+revision = "0011"
 down_revision = "0010"
 
 _NOT_GOOD = text("status <> 'good'")
