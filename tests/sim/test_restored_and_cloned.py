@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
+from shared.kernel import limits
 from shared.sync.envelope import Kind
 from shared.sync.events import Direction
 from shared.sync.lineage import Finding, Verdict
 from shared.sync.replicator import CentralReplicator
 from shared.sync.segments import Witness, is_restored_copy
 from tests.support.sim_link import event_id
-from tests.support.sim_load import burst, command, heal, issue, live_through
+from tests.support.sim_load import Backups, burst, command, heal, issue, live_through
 from tests.support.sim_store import State
 from tests.support.sim_world import CALM, Chaos, Node, World, require
 
@@ -120,6 +121,34 @@ def test_lineage_leads_through_a_segment_of_which_only_a_hello_told(
         burst(world, 3)
         _heal(world)
     assert told in world.gateway.state.out_segments
+
+
+def test_what_a_restored_central_got_out_of_turn_is_given_back_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seeds 207, 1236 and 2279: central came back, took the open segment first, and before it got
+    what lies between, the gateway's disk was lost. Central's history of it has a gap then."""
+    world = _drained_world(1)
+    backups, old = Backups(world), world.gateway.durable
+    backups.take()
+    for night in range(2):
+        world.gateway.crash()
+        world.run(60)
+        burst(world, 20, first=2000 * (1 + night))
+        world.run(60, until=world.drained)
+    backups.restore()
+    with monkeypatch.context() as patch:
+        patch.setattr(limits, "SEGMENTS_IN_HELLO_MAX", 0)  # only the open segment is sent
+        world.run(60)
+    live = [place for place in world.gateway.state.outbox if place[0] == world.gateway.state.opened]
+    assert all(place in world.central.state.inbox for place in live)
+    world.links[0].put_back(old)
+    _heal(world)
+    assert all(place in world.gateway.state.outbox for place in live)
+    assert world.gateway.state.effects[f"status:{4000:032x}"] == "good"
+    assert f"status:{2000:032x}" not in world.central.state.effects  # nobody held it any more
+    burst(world, 3, first=9000)
+    _heal(world)
 
 
 def test_a_disk_with_its_witness_put_back_is_a_clone_to_central() -> None:

@@ -82,9 +82,9 @@ class Link:
         self.central = world.node_class(self, central, Direction.DOWN)
         self.nodes = [self.gateway, self.central]
 
-    def box(self, name: str, state: State) -> Node:
+    def box(self, name: str, state: State, direction: Direction = Direction.UP) -> Node:
         """Another box with this gateway's keys and a disk like this; it is not started."""
-        return Node(self, Machine(self.world, name), Direction.UP, state)
+        return Node(self, Machine(self.world, name), direction, state)
 
     def twin(self) -> Node:
         """Copy the gateway's disk into a second box, which starts at once."""

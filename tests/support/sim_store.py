@@ -356,6 +356,11 @@ class MemoryTransaction(LinkTransaction):
     def root(self) -> str | None:
         return next((one.name for one in self.state.in_segments.values() if not one.parent), None)
 
+    def stretches(self) -> Sequence[Segment]:
+        known = self.state.in_segments
+        tops = [one for one in known.values() if one.parent is None or one.parent not in known]
+        return sorted(tops, key=lambda one: one.start_counter)
+
     def add_segment(self, segment: Segment) -> None:
         self.state.in_segments[segment.name] = segment
 
