@@ -368,6 +368,10 @@ class LinkTables:
         """Name the peer's segment without a parent."""
         return segments.root(self._tx, self._peer, "in")
 
+    def stretches(self) -> Sequence[Segment]:
+        """Read the peer's segments whose parent is not held."""
+        return segments.stretches(self._tx, self._peer, "in")
+
     def add_segment(self, segment: Segment) -> None:
         """Remember a segment of the peer."""
         segments.add(self._tx, self._peer, "in", segment)

@@ -24,6 +24,18 @@ _CHILD = select(segment).where(_LINK, segment.c.parent == bindparam("parent")).l
 _ROOT = select(segment.c.segment).where(
     _LINK, segment.c.parent.is_(None), segment.c.state != "ended"
 )
+_PARENT = segment.alias()
+_STRETCHES = (
+    select(segment)
+    .outerjoin(
+        _PARENT,
+        (_PARENT.c.peer == segment.c.peer)
+        & (_PARENT.c.direction == segment.c.direction)
+        & (_PARENT.c.segment == segment.c.parent),
+    )
+    .where(_LINK, segment.c.state != "ended", _PARENT.c.segment.is_(None))
+    .order_by(segment.c.start_counter, segment.c.number)
+)
 _IN_STATE = (
     select(segment)
     .where(_LINK, segment.c.state == bindparam("state"))
@@ -82,6 +94,11 @@ def root(tx: Transaction, peer: str, way: Way) -> str | None:
     """Name the segment without a parent that no join ended."""
     row = tx.one(_ROOT, {"link": peer, "way": way})
     return row and row.segment
+
+
+def stretches(tx: Transaction, peer: str, way: Way) -> list[Segment]:
+    """Read the segments that no join ended and whose parent is not there."""
+    return [segment_of(row) for row in tx.all(_STRETCHES, {"link": peer, "way": way})]
 
 
 def newest(tx: Transaction, peer: str, most: int) -> list[Segment]:

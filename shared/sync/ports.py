@@ -266,6 +266,14 @@ class InboxTransaction(Protocol):
         """Give the peer's segment without a parent that no join ended; None before it."""
         ...
 
+    def stretches(self) -> Sequence[Segment]:
+        """Give where each connected stretch of the peer's history begins, the oldest start first.
+
+        That is the root, and what a restored store received out of turn: segments whose parent is
+        not held. Those that a join ended do not count.
+        """
+        ...
+
     def add_segment(self, segment: Segment) -> None:
         """Remember a segment of the peer."""
         ...

@@ -48,19 +48,29 @@ class Place(NamedTuple):
     heads: Mapping[Lane, Head]
 
 
+class Position(NamedTuple):
+    """Where an errand is.
+
+    ``places``: what the gateway names, or where central is, and what is newest last of all.
+    ``ends``: where the older stretches of its history end, the newest first. A restored central
+    may hold several: the gateway's open segment came first, and what lies before it never.
+    """
+
+    places: Sequence[Place]
+    ends: Sequence[Place] = ()
+
+
 def begin(store: LinkTransaction) -> bytes:
     """Name our newest segments, and how far central confirmed each of them.
 
     From here on the database itself remembers that it is an old copy: a crash changes nothing.
     """
     store.set_doubt(Verdict.RESTORED.value)
-    return _encode(
-        Place(
-            out.segment.name,
-            {lane: Head(*out.confirmed[lane][:2]) for lane in Lane},
-        )
+    named = [
+        Place(out.segment.name, {lane: Head(*out.confirmed[lane][:2]) for lane in Lane})
         for out in store.out_newest(_NAMED)
-    )
+    ]
+    return _encode(Position(named))
 
 
 def give(store: LinkTransaction, position: bytes) -> Given | Finding:
@@ -68,35 +78,68 @@ def give(store: LinkTransaction, position: bytes) -> Given | Finding:
 
     From here on nothing that the network kept of its earlier life is taken any more, until it says
     hello with the segment that follows. A database that forgot events may have forgotten
-    directives too: they are all written again. A segment of which only a hello told is described:
-    without it the gateway could not follow the lineage through it.
+    directives too: they are all written again.
     """
     store.set_fenced(fenced=True)
     if any(cursor.applied for out in store.out_segments(0) for cursor in out.confirmed.values()):
         outbox.reissue(store)
-    place = _common(store, _decode(position))
+    asked = _decode(position)
+    place = _common(store, asked.places)
     if isinstance(place, Finding):
         return place
-    passed: list[Place] = []
-    while place is not None:
-        for lane in Lane:
-            after = place.heads[lane]
-            rows = store.in_rows(
-                place.segment, lane, after.sequence, limits.ENVELOPE_EVENTS_MAX, BATCH_BYTES_MAX
-            )
-            if rows:
-                batch = batch_of(place.segment, lane, after.hash, rows, 0)
-                moved = Place(place.segment, {**place.heads, lane: _head(rows[-1])})
-                return Given([cbor.encode(batch.model_dump())], _encode([moved]), done=False)
-        child = store.child_of(place.segment)
-        if child is None:
-            return Given([], _encode([place, *passed]), done=True)
-        passed.insert(0, Place(place.segment, child.parent_heads))
-        place = Place(child.name, _NONE)
-        if not any(store.in_cursor(child.name, lane).applied for lane in Lane):
-            described = HelloSegment.of(OutSegment(child, is_open=False, heads={}, confirmed={}))
-            return Given([cbor.encode(described.model_dump())], _encode([place]), done=False)
-    return Given([], _encode([]), done=True)
+    if place is None:
+        return Given([], _encode(Position([])), done=True)
+    if (given := _rows_of(store, place, asked.ends)) is not None:
+        return given
+    return _beyond(store, place, asked.ends)
+
+
+def _rows_of(store: LinkTransaction, place: Place, ends: Sequence[Place]) -> Given | None:
+    """Give what follows in this segment; None: no more of it is held."""
+    for lane in Lane:
+        after = place.heads[lane]
+        rows = store.in_rows(
+            place.segment, lane, after.sequence, limits.ENVELOPE_EVENTS_MAX, BATCH_BYTES_MAX
+        )
+        if rows:
+            batch = batch_of(place.segment, lane, after.hash, rows, 0)
+            moved = Place(place.segment, {**place.heads, lane: _head(rows[-1])})
+            content = [cbor.encode(batch.model_dump())]
+            return Given(content, _encode(Position([moved], ends)), done=False)
+    return None
+
+
+def _beyond(store: LinkTransaction, place: Place, ends: Sequence[Place]) -> Given:
+    """Go on with the segment that follows, or with the next stretch; or say that this is all.
+
+    A segment of which only a hello told is described: without it the gateway could not follow the
+    lineage through it.
+    """
+    following = store.child_of(place.segment)
+    if following is None:
+        following = _next_stretch(store, place.segment)
+        if following is None:
+            return Given([], _encode(Position([place], ends)), done=True)
+        ends = [place, *ends][:_NAMED]
+    begun = Place(following.name, _NONE)
+    if (given := _rows_of(store, begun, ends)) is not None:
+        return given
+    described = HelloSegment.of(OutSegment(following, is_open=False, heads={}, confirmed={}))
+    content = [cbor.encode(described.model_dump())]
+    return Given(content, _encode(Position([begun], ends)), done=False)
+
+
+def _next_stretch(store: LinkTransaction, name: str) -> Segment | None:
+    """Give where the stretch begins that is newer than the one of this segment."""
+    beginnings = store.stretches()
+    if len(beginnings) <= 1:
+        return None
+    segment = store.in_segment(name)
+    while segment is not None and segment not in beginnings:
+        segment = store.in_segment(segment.parent) if segment.parent else None
+    if segment is None:
+        return None
+    return next(iter(beginnings[beginnings.index(segment) + 1 :]), None)
 
 
 def _common(store: LinkTransaction, places: Sequence[Place]) -> Place | Finding | None:
@@ -116,8 +159,8 @@ def _common(store: LinkTransaction, places: Sequence[Place]) -> Place | Finding 
             else:
                 heads[lane] = head
         return Place(place.segment, heads)
-    root = store.root()
-    return Place(root, _NONE) if root else None
+    oldest = next(iter(store.stretches()), None)
+    return Place(oldest.name, _NONE) if oldest else None
 
 
 def take(store: LinkTransaction, part: Part, gateway: str) -> Taken | Trouble:
@@ -174,12 +217,9 @@ def _chained(batch: Batch, gateway: str) -> Iterator[Row]:
         yield Row(sequence, event, previous, events.decode(event).type)
 
 
-def _go_on(store: LinkTransaction, newest: Sequence[Place]) -> str | None:
-    """Open a segment behind the newest event that central holds, and write the rest again there.
-
-    ``newest`` are central's newest segments of ours, the newest first.
-    """
-    trunk, frontier = _trunk(store, newest), next(iter(newest), None)
+def _go_on(store: LinkTransaction, reached: Position) -> str | None:
+    """Open a segment behind the newest event that central holds, and write the rest again there."""
+    trunk, frontier = _trunk(store, reached), next(iter(reached.places), None)
     store.rewind()  # central may be an old copy too: what it had confirmed may be off its trunk now
     undrained = [out.segment.name for out in _oldest_first(store.out_segments(_ALL))]
     reset = [name for name in undrained if name not in trunk]
@@ -229,40 +269,51 @@ def _oldest_first(found: Sequence[OutSegment]) -> Iterator[OutSegment]:
     yield from found[:1]
 
 
-def _trunk(store: LinkTransaction, newest: Sequence[Place]) -> dict[str, Mapping[Lane, Head]]:
-    """Say how far each segment belongs to central's history: the newest and their ancestors."""
-    trunk: dict[str, Mapping[Lane, Head]] = dict(newest[:-1])
-    name = newest[-1].segment if newest else None
-    heads = newest[-1].heads if newest else _NONE
-    while name is not None and name not in trunk:
-        trunk[name] = heads
-        segment = store.out_segment(name)
-        name = segment.parent if segment else None
-        heads = segment.parent_heads if segment else _NONE
+def _trunk(store: LinkTransaction, reached: Position) -> dict[str, Mapping[Lane, Head]]:
+    """Say how far each segment belongs to central's history: where a stretch ends, its ancestors.
+
+    The newest stretch goes first: it may lead into one that is cut off from it at central only.
+    """
+    trunk: dict[str, Mapping[Lane, Head]] = {}
+    for end in (*reached.places, *reached.ends):
+        name, heads = end.segment, end.heads
+        while name is not None and name not in trunk:
+            trunk[name] = heads
+            segment = store.out_segment(name)
+            name = segment.parent if segment else None
+            heads = segment.parent_heads if segment else _NONE
     return trunk
 
 
-def _encode(places: Iterable[Place]) -> bytes:
-    return cbor.encode([[name, segments.encode_heads(heads)] for name, heads in places])
+def _encode(position: Position) -> bytes:
+    places, ends = (_written_down(places) for places in position)
+    return cbor.encode({"places": places, "ends": ends} if ends else places)
 
 
-def _decode(position: bytes) -> list[Place]:
+def _written_down(places: Sequence[Place]) -> list[Any]:
+    return [[name, segments.encode_heads(heads)] for name, heads in places]
+
+
+def _decode(position: bytes) -> Position:
     value: Any = cbor.decode(position, limit=_POSITION_BYTES_MAX)
     try:
-        return [
-            Place(
-                str(name),
-                segments.decode_heads(
-                    {
-                        lane: (int(sequence), bytes(digest))
-                        for lane, (sequence, digest) in heads.items()
-                    }
-                ),
-            )
-            for name, heads in value
-        ]
-    except (TypeError, ValueError, AttributeError) as error:
+        if isinstance(value, Mapping):
+            return Position(_read_places(value["places"]), _read_places(value["ends"]))
+        return Position(_read_places(value))
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise BadRequestError("The position cannot be read.") from error
+
+
+def _read_places(value: Any) -> list[Place]:
+    return [
+        Place(
+            str(name),
+            segments.decode_heads(
+                {lane: (int(sequence), bytes(digest)) for lane, (sequence, digest) in heads.items()}
+            ),
+        )
+        for name, heads in value
+    ]
 
 
 def _read(model: type[AnyMessage], value: Any) -> AnyMessage:

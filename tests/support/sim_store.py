@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from shared.issuance.ports import Intent
 from shared.kernel.clock import Instant
+from shared.kernel.errors import ConflictError
 from shared.kernel.ids import Random
+from shared.store import ledger
 from shared.sync import events
 from shared.sync.events import OPENED, Direction, Event, Lane
 from shared.sync.outbox import GENESIS_HASH, chain_hash
@@ -29,6 +31,8 @@ Result = TypeVar("Result")
 Place = tuple[str, Lane, int]
 LaneName = tuple[str, Lane]
 GATEWAY = "gw-07"
+#: What ends an intent when it comes back.
+DONE = ("certificate.issued", "certificate.voided")
 
 
 @dataclass
@@ -46,13 +50,30 @@ class State:
     effects: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
     abandoned: set[str] = field(default_factory=set)
+    #: Of a gateway: what it has decided to sign and not completed yet, by serial.
+    intents: dict[str, Intent] = field(default_factory=dict)
     #: Of central: what it ordered, by serial; a directive's number.
     orders: dict[str, int] = field(default_factory=dict)
     #: Name of the open segment.
     opened: str | None = None
 
     def copy(self) -> "State":
-        return State(**{one.name: copy(getattr(self, one.name)) for one in fields(self)})
+        return State(
+            self.out_segments.copy(),
+            self.outbox.copy(),
+            self.heads.copy(),
+            self.out_cursors.copy(),
+            self.in_segments.copy(),
+            self.inbox.copy(),
+            self.in_cursors.copy(),
+            self.quarantined.copy(),
+            self.effects.copy(),
+            self.facts.copy(),
+            self.abandoned.copy(),
+            self.intents.copy(),
+            self.orders.copy(),
+            self.opened,
+        )
 
 
 @dataclass
@@ -65,11 +86,18 @@ class MemoryTransaction(LinkTransaction):
     random: Random
     apply_to: Callable[[dict[str, Any], Event], None]
     reapply_to: Callable[[dict[str, Any], Event], None] = lambda _effects, _event: None
+    gateway: str = GATEWAY
 
-    def emit(self, type_name: str, body: Mapping[str, Any], lane: Lane | None = None) -> None:
+    def emit(
+        self,
+        type_name: str,
+        body: Mapping[str, Any],
+        lane: Lane | None = None,
+        actor: str = "sim",
+    ) -> None:
         known = type_name in events.CATALOGUE
         maker = events.create if known else unknown
-        event = maker(type_name, body, actor="sim", now=self.now, random=self.random)
+        event = maker(type_name, body, actor=actor, now=self.now, random=self.random)
         name = self.state.opened or self.open_segment().name
         self._write(name, events.lane_of(type_name) if lane is None else lane, event)
 
@@ -77,6 +105,43 @@ class MemoryTransaction(LinkTransaction):
         """What the gateway knows of its own certificates: revoked stays revoked."""
         if self.state.effects.get(status) != "revoked":
             self.state.effects[status] = value
+
+    def intend(self, intent: Intent) -> None:
+        """What is durable before the key is used."""
+        self.require_open()
+        self.state.intents[intent.serial] = intent
+
+    def complete(self, intent: Intent, der: bytes) -> None:
+        """Release a certificate: only of an intent that is still open, on a line that runs."""
+        self.require_open()
+        if self.state.intents.pop(intent.serial, None) is None:
+            raise ConflictError("The intent is not open any more.")
+        body = ledger._issued_body(intent, der)
+        self.emit("certificate.issued", body, actor=intent.request.principal)
+        self.own(f"status:{intent.serial}", "good")
+
+    def void(self, intent: Intent) -> None:
+        """Give up an intent whose key may have been used: its serial counts as revoked."""
+        if self.state.intents.pop(intent.serial, None) is not None:
+            body = {
+                "ca_id": intent.ca_id,
+                "serial": intent.serial,
+                "reason": "crash",
+                "profile": intent.plan.profile,
+                "device_id": intent.request.device,
+                "grant_id": intent.grant_id,
+            }
+            self.emit("certificate.voided", body, actor="system")
+            self.own(f"status:{intent.serial}", "revoked")
+
+    def stop_line(self, *, stopped: bool) -> None:
+        """What an operator may do at the box."""
+        self.state.facts["line"] = "stopped" if stopped else ""
+
+    def require_open(self) -> None:
+        """Raise ConflictError while the line is stopped."""
+        if self.state.facts.get("line"):
+            raise ConflictError("The line is stopped.")
 
     def ordered(self, serial: str) -> int:
         """Number an order of central."""
@@ -117,7 +182,7 @@ class MemoryTransaction(LinkTransaction):
     def _chain(self, name: str, lane: Lane, data: bytes, type_name: str) -> None:
         head = self.state.heads[name, lane]
         number = head.sequence + 1
-        digest = chain_hash(head.hash, GATEWAY, self.direction, name, lane, number, data)
+        digest = chain_hash(head.hash, self.gateway, self.direction, name, lane, number, data)
         self.state.outbox[name, lane, number] = Row(number, data, digest, type_name)
         self.state.heads[name, lane] = Head(number, digest)
 
@@ -199,6 +264,8 @@ class MemoryTransaction(LinkTransaction):
 
     def reapply(self, event: Event) -> None:
         self.reapply_to(self.state.effects, event)
+        if event.type in DONE:
+            self.state.intents.pop(event.body["serial"], None)
 
     def remove(self, segment: str, lane: Lane, after: int) -> Sequence[Row]:
         rows: list[Row] = []
@@ -288,6 +355,11 @@ class MemoryTransaction(LinkTransaction):
 
     def root(self) -> str | None:
         return next((one.name for one in self.state.in_segments.values() if not one.parent), None)
+
+    def stretches(self) -> Sequence[Segment]:
+        known = self.state.in_segments
+        tops = [one for one in known.values() if one.parent is None or one.parent not in known]
+        return sorted(tops, key=lambda one: one.start_counter)
 
     def add_segment(self, segment: Segment) -> None:
         self.state.in_segments[segment.name] = segment

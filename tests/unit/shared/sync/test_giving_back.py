@@ -11,11 +11,11 @@ from shared.sync.messages import Errand, Part
 from shared.sync.ports import Cursor, Directive, Lacking
 from tests.support.sim_load import command, issue
 from tests.support.sim_store import MemoryTransaction, State
-from tests.support.sim_world import CALM, Node, World
+from tests.support.sim_world import CALM, World
 
 
 def _tables(direction: Direction) -> MemoryTransaction:
-    return Node(World(1, CALM), "one", direction, State()).transaction()
+    return World(1, CALM).links[0].box("one", State(), direction).transaction()
 
 
 def _part(content: list[bytes], *, done: bool = True) -> Part:
