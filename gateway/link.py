@@ -27,12 +27,13 @@ from shared.store.outbox import Outbox
 from shared.store.transaction import Transaction
 from shared.sync import envelope, inbox
 from shared.sync.effects import Alarm, Contact, Healed, Stop
+from shared.sync.ends import Keys
 from shared.sync.envelope import Address
 from shared.sync.events import Direction, Event, Lane
 from shared.sync.join import CENTRAL_NAME, spki_hash
 from shared.sync.lineage import Verdict
 from shared.sync.ports import Result, Unit
-from shared.sync.replicator import GatewayReplicator, Keys
+from shared.sync.replicator import GatewayReplicator
 from shared.web.tls import load_identity
 
 _LOG = logging.getLogger(__name__)

@@ -26,11 +26,12 @@ from shared.store.outbox import Outbox
 from shared.store.schema import gateway
 from shared.store.transaction import Transaction
 from shared.sync.effects import Alarm, Contact, Healed, Progress, Stop
+from shared.sync.ends import Keys
 from shared.sync.envelope import BATCH_BYTES_MAX, Signer
 from shared.sync.events import Lane
 from shared.sync.lineage import Finding
 from shared.sync.ports import Cursor
-from shared.sync.replicator import CentralReplicator, Keys
+from shared.sync.replicator import CentralReplicator
 
 _LOG = logging.getLogger(__name__)
 _WRITE_S = 0.5

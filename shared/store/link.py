@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from shared.kernel import limits
 from shared.store import counters, cursors, facts, segments
+from shared.store.forks import ForkTables, TakeIn
 from shared.store.outbox import Outbox, head, settle
 from shared.store.schema import cursor, directive, inbox_event, outbox, quarantine, segment
 from shared.store.transaction import Transaction
@@ -39,13 +40,14 @@ class Own:
 
     ``reapply`` makes the effects of an event of ours our own again, ``recount`` counts again what
     is counted, ``reissue`` writes all that is in force for the peer again, ``regain`` learns a
-    directive of ours that the peer held.
+    directive of ours that the peer held, ``take_in`` applies what a second box of its name issued.
     """
 
     reapply: Callable[[Transaction, Event], None] = lambda _tx, _event: None
     recount: Callable[[Transaction], None] = lambda _tx: None
     reissue: Callable[[Transaction], None] = lambda _tx: None
     regain: Callable[[Transaction, Directive], None] = lambda _tx, _directive: None
+    take_in: TakeIn = lambda _tx, _event, _revoke: None
 
 
 #: Fact, with the peer's name: what a restored central does not know again yet of it (Lacking).
@@ -173,6 +175,7 @@ class LinkTables:
         self._outbox = outbox
         self._peer = peer
         self._apply = apply
+        self.forks = ForkTables(tx, peer, self._own.take_in)
 
     # --- ours -----------------------------------------------------------------------------------
 

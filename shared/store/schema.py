@@ -40,6 +40,7 @@ from shared.store.schema_people import (
 )
 from shared.store.schema_search import saved_query, term, term_lacking
 from shared.store.schema_status import crl_base, crl_part, operation, status_change
+from shared.store.schema_sync import fork, fork_event
 
 #: Tables that stand in files of their own and are imported from here like all others.
 AUTHORITY = (access_rule, ca_request, cross_certificate, gateway_line, renewal)
@@ -56,6 +57,7 @@ PEOPLE = (
 )
 STATUS = (crl_base, crl_part, operation, status_change)
 SEARCH = (saved_query, term, term_lacking)
+SYNC = (fork, fork_event)
 
 
 def _partial_index(name: str, column: str, *more: str) -> Index:

@@ -90,6 +90,75 @@ class Lacking(StrEnum):
     EVENTS = "events"  # what the gateway wrote since the backup
 
 
+class ClaimState(StrEnum):
+    """What became of a claim (``shared.sync.forks``)."""
+
+    TRUNK = "trunk"  # no claim: the box that speaks for what is held here
+    OPEN = "open"  # a person has to decide
+    OUTCAST = "outcast"  # set aside: what it issued is taken in, nothing else
+    HEIR = "heir"  # chosen: it takes back what is held here and goes on behind it
+    DONE = "done"  # an heir that went on
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A box that has another history of this gateway than the one that is held here.
+
+    ``segment`` and ``heads`` are its open one; ``fork`` names it. ``of_trunk``: its open segment
+    is one that is held here. ``reached`` is how far its events were fetched (empty: not at all),
+    ``complete`` says that all were; ``taken`` is the last of them that was taken in.
+    """
+
+    fork: str
+    segment: str
+    heads: Mapping[Lane, Head]
+    state: ClaimState
+    boot_id: str
+    version: str
+    backlog: int
+    of_trunk: bool = False
+    revoke: bool = False
+    reached: bytes = b""
+    complete: bool = False
+    taken: int = 0
+
+
+class ForkRow(NamedTuple):
+    """An event of a fork: its number among all that were kept, and where it stood."""
+
+    number: int
+    segment: str
+    lane: Lane
+    row: Row
+
+
+class ForkTransaction(Protocol):
+    """Histories of the peer beside the one that is held, inside one transaction."""
+
+    def claims(self) -> Sequence[Claim]:
+        """Give all claims, the oldest first."""
+        ...
+
+    def put(self, claim: Claim) -> None:
+        """Store a claim, or what changed of it; it was seen now."""
+        ...
+
+    def keep(self, fork: str, segment: str, lane: Lane, rows: Sequence[Row]) -> None:
+        """Keep events of a fork; one that is kept already changes nothing."""
+        ...
+
+    def rows(self, fork: str, after: int, most: int) -> Sequence[ForkRow]:
+        """Read events of a fork after a number, in order."""
+        ...
+
+    def take_in(self, event: Event, *, revoke: bool) -> None:
+        """Apply what an event says of a certificate; what is known already changes nothing.
+
+        ``revoke``: a certificate that it issued is revoked at once. Raises as ``apply`` does.
+        """
+        ...
+
+
 class OutboxTransaction(Protocol):
     """Our events to this peer, inside one transaction."""
 
@@ -305,6 +374,11 @@ class InboxTransaction(Protocol):
 
 class LinkTransaction(OutboxTransaction, InboxTransaction, Protocol):
     """Both halves of one link in one transaction."""
+
+    @property
+    def forks(self) -> ForkTransaction:
+        """Other histories of the peer (central only)."""
+        ...
 
 
 #: A rule to run in one transaction; it may run more than once and must then give the same.

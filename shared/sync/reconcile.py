@@ -5,12 +5,21 @@ from dataclasses import dataclass
 
 from shared.kernel import limits
 from shared.kernel.errors import BadRequestError
-from shared.sync import events, giving_back, lineage
+from shared.sync import events, forks, giving_back, lineage
 from shared.sync.events import Lane
 from shared.sync.lineage import Finding, Verdict
 from shared.sync.messages import Hello, HelloSegment, Mark, cursors_of, marks_of
 from shared.sync.outbox import Contradiction
-from shared.sync.ports import NOTHING, Cursor, Head, Lacking, LinkTransaction, Row, Segment
+from shared.sync.ports import (
+    NOTHING,
+    Claim,
+    Cursor,
+    Head,
+    Lacking,
+    LinkTransaction,
+    Row,
+    Segment,
+)
 from shared.sync.segments import opens_after_outage
 
 #: Central opens a segment per incarnation, so a few hold all that can still be under way.
@@ -56,6 +65,7 @@ class Examination:
 
     ``contradiction`` is between the gateway's cursors and our own outbox; ``confirmed`` is what it
     had confirmed of our open segment; ``lacking`` is what a restored central is to ask it for.
+    ``claim`` is that of a box whose history is another one (``forks``), known before or new.
     """
 
     finding: Finding | None
@@ -63,15 +73,18 @@ class Examination:
     contradiction: Contradiction | None
     confirmed: Confirmed
     lacking: Lacking
+    claim: Claim | None = None
+    is_new_claim: bool = False
 
 
 def examine(
-    store: LinkTransaction, hello: Hello, floor: Confirmed | None = None
+    store: LinkTransaction, hello: Hello, floor: Confirmed | None = None, *, stopped: bool = False
 ) -> Examination | None:
     """Compare a hello with what is held of this gateway, and confirm what it has of ours.
 
     ``floor`` is what the gateway had confirmed when it was asked for this hello (None: it was not
-    asked). A new segment of a history that may go on closes its parent at once.
+    asked). A new segment of a history that may go on closes its parent at once. ``stopped``: this
+    gateway is known to be two.
 
     None: the hello is older than events that are held already, so it says nothing any more.
     Raises BadRequestError when the hello cannot be read.
@@ -97,13 +110,17 @@ def examine(
             finding or lineage.judge(store, segment) or lineage.behind(store, segment.name, heads)
         )
     finding = finding or _forgotten(hello, confirmed if floor is None else floor)
-    contradiction = None
+    contradiction, claim, is_new = None, None, False
     if finding is None:
+        forks.note_trunk(store, hello, stopped=stopped)
         contradiction = giving_back.confirm(store, cursors_of(hello.cursors))
         store.set_fenced(fenced=False)
         if store.in_segment(described[0][0].name) is None:
             store.add_segment(described[0][0])
-    return Examination(finding, cursors, contradiction, confirmed, store.lacking())
+    else:
+        fresh = floor is not None
+        finding, claim, is_new = forks.judge(store, hello, finding, fresh=fresh, stopped=stopped)
+    return Examination(finding, cursors, contradiction, confirmed, store.lacking(), claim, is_new)
 
 
 def _own_doubt(hello: Hello) -> Finding | None:

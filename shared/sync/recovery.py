@@ -186,7 +186,7 @@ def _take_empty(store: LinkTransaction, segment: Segment) -> None:
 def _take_batch(store: LinkTransaction, batch: Batch, gateway: str) -> str | None:
     """Chain the events behind what is held; what differs here makes room for theirs."""
     name, lane = batch.segment, batch.lane
-    rows = list(_chained(batch, gateway))
+    rows = list(chained(batch, gateway))
     confirmed = store.out_cursor(name, lane)
     before = (batch.first_sequence - 1, batch.previous_hash)
     if rows[-1].hash != batch.last_hash or (confirmed.applied, confirmed.hash) != before:
@@ -208,7 +208,8 @@ def _take_batch(store: LinkTransaction, batch: Batch, gateway: str) -> str | Non
     return None
 
 
-def _chained(batch: Batch, gateway: str) -> Iterator[Row]:
+def chained(batch: Batch, gateway: str) -> Iterator[Row]:
+    """Give the rows of a batch of a gateway's own events. Raises BadRequestError."""
     previous = batch.previous_hash
     for sequence, event in enumerate(batch.events, batch.first_sequence):
         previous = chain_hash(

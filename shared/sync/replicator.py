@@ -1,20 +1,14 @@
 """The two ends of a link. Each takes inputs and gives effects; ``then`` of a Run is an input too.
 
-Both hold one Sender and one Receiver; they differ in who asks (hello) and who judges (welcome).
-Nothing in here survives a crash, and nothing needs to: storage and the next hello tell it all.
+They differ in who asks (hello) and who judges (welcome); ``ends`` has what they do alike.
 """
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
-from shared.kernel import cbor
 from shared.kernel.clock import Instant
-from shared.kernel.errors import TmaError
 from shared.kernel.ids import Random
-from shared.sync import envelope, giving_back, outbox, reconcile, recovery
+from shared.sync import forks, giving_back, outbox, reconcile, recovery
 from shared.sync.effects import (
     Alarm,
     Contact,
@@ -25,11 +19,11 @@ from shared.sync.effects import (
     Run,
     Send,
     Stop,
-    topic,
 )
-from shared.sync.envelope import Address, Batch, FindKey, Kind, Message, Signer
-from shared.sync.errands import Errands, Given, Rules
-from shared.sync.events import Direction, Lane
+from shared.sync.ends import End, Keys
+from shared.sync.envelope import Batch, Kind
+from shared.sync.errands import Given, Rules
+from shared.sync.events import Direction
 from shared.sync.inbox import Acceptance
 from shared.sync.lineage import Finding, Verdict
 from shared.sync.messages import (
@@ -37,17 +31,15 @@ from shared.sync.messages import (
     Call,
     Errand,
     Hello,
-    Part,
     Receipt,
     Welcome,
     cursors_of,
     marks_of,
 )
 from shared.sync.outbox import Conflict, Contradiction
-from shared.sync.ports import Lacking
-from shared.sync.receiver import WINDOW_BYTES, Cursors, Receiver
+from shared.sync.ports import Claim, ClaimState, Lacking
+from shared.sync.receiver import WINDOW_BYTES, Cursors
 from shared.sync.reconcile import Confirmed, Examination, Standing
-from shared.sync.sender import Sender
 
 #: A hello is repeated until it is answered, and then as a sign of life with a fresh answer.
 _ASK_NS = 2 * 10**9
@@ -55,116 +47,8 @@ _ASK_NS_MAX = 60 * 10**9
 _HEARTBEAT_NS = 60 * 10**9
 _REGAINED = "All that this gateway holds is known here again."
 
-AnyMessage = TypeVar("AnyMessage", bound=Message)
 
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """Our signing key, and how to find the peer's by kid (UntrustedError: not known)."""
-
-    signer: Signer
-    find: FindKey
-
-
-class _End:
-    """What both ends of a link do alike."""
-
-    def __init__(
-        self,
-        gateway: str,
-        keys: Keys,
-        outward: Direction,
-        incarnation: str,
-        credit: Callable[[], int],
-    ) -> None:
-        inward = Direction.UP if outward is Direction.DOWN else Direction.DOWN
-        self._keys = keys
-        self._to = Address(gateway, outward)
-        self._from = Address(gateway, inward)
-        self._incarnation = incarnation  # central's, whichever end this is
-        self._window = 1
-        confirm = outbox.confirm if outward is Direction.UP else giving_back.confirm
-        self._sender = Sender(self._seal_batch, self._contradicted, confirm)
-        self._receiver = Receiver(self._from, credit, self._receipt, self._refused)
-        self._errands = Errands(partial(self._send, Kind.ASK), self._once)
-        self._counted = 0
-
-    @property
-    def positions(self) -> dict[tuple[str, Lane], int]:
-        """Up to where each lane of ours is on its way."""
-        return self._sender.positions
-
-    def wake(self, now: Instant) -> Effects:
-        """Send new events. Call after each commit that wrote any."""
-        return self._sender.wake(now)
-
-    def disconnected(self, now: Instant) -> None:
-        """Take note that the link is gone."""
-        del now
-        self._sender.stop()
-
-    def received(self, kind: Kind, payload: bytes, now: Instant) -> Effects:
-        """Take a message from the link. What is not authentic has no effect but an alarm."""
-        try:
-            if kind is Kind.PART:
-                return self._errands.received(self._open(Part, kind, payload))
-            return self._received(kind, payload, now)
-        except TmaError as error:
-            return [Alarm(f"A {kind.value} message was ignored: {error.message}")]
-
-    def _received(self, kind: Kind, payload: bytes, now: Instant) -> Effects:
-        raise NotImplementedError
-
-    def _contradicted(self, contradiction: Contradiction) -> Effects:
-        raise NotImplementedError
-
-    def _receipt(self, cursors: Cursors, now: Instant) -> Effects:
-        raise NotImplementedError
-
-    def _refused(self, acceptance: Acceptance, now: Instant) -> Effects:
-        raise NotImplementedError
-
-    def _once(self, now: Instant) -> bytes:
-        """Make 16 bytes that no other message of this name bears: a nonce or a challenge."""
-        self._counted += 1
-        seed = [self._incarnation, now.boot_id, now.utc_us, now.mono_ns, self._counted]
-        return hashlib.sha256(cbor.encode(seed)).digest()[:16]
-
-    def _confirmation(self, cursors: Cursors, now: Instant) -> Send:
-        receipt = Receipt(
-            incarnation=self._incarnation,
-            utc_us=now.utc_us,
-            marks=marks_of(cursors),
-            credit=self._receiver.credit,
-        )
-        return self._send(Kind.RECEIPT, receipt)
-
-    def _batch(self, payload: bytes) -> tuple[Batch, Effects]:
-        batch = envelope.open_(payload, self._keys.find, self._from)
-        return batch, self._receiver.take(batch)
-
-    def _open(self, model: type[AnyMessage], kind: Kind, payload: bytes) -> AnyMessage:
-        return model.open_(kind, payload, self._keys.find, self._from)
-
-    def _send(self, kind: Kind, message: Message) -> Send:
-        name = topic(self._to.gateway, self._to.direction, kind.value)
-        return Send(kind, name, message.seal(kind, self._keys.signer, self._to))
-
-    def _part(self, ask: Ask, given: Given) -> Send:
-        part = Part(
-            nonce=ask.nonce,
-            errand=ask.errand,
-            content=given.content,
-            position=given.position,
-            done=given.done,
-        )
-        return self._send(Kind.PART, part)
-
-    def _seal_batch(self, batch: Batch) -> Send:
-        return self._send(Kind.EVENTS, batch)
-
-
-class GatewayReplicator(_End):
+class GatewayReplicator(End):
     """The gateway's end: says hello, drains its outbox once welcome, applies directives."""
 
     def __init__(
@@ -183,6 +67,8 @@ class GatewayReplicator(_End):
         self._lost_at_ns = now.mono_ns  # when the link was lost, or we started without one
         self._nonce = b""
         self._challenge = b""  # of central's last call: the next hellos repeat it
+        self._welcome_here = False  # on this link; else what comes may be meant for a second box
+        self._turned_away = b""  # nonce of the hello that made us one of two boxes
         self._doubt = Verdict.RESUME  # of our own history, as long as this end lives
         self._pause_ns = _ASK_NS
         self._ask_at_ns = 0
@@ -197,6 +83,7 @@ class GatewayReplicator(_End):
         """Take note that the link is gone."""
         super().disconnected(now)
         self._errands.stop()
+        self._welcome_here = False
         if self._connected:
             self._lost_at_ns = now.mono_ns
         self._connected = False
@@ -243,25 +130,32 @@ class GatewayReplicator(_End):
         return [self._send(Kind.HELLO, hello)]
 
     def _received(self, kind: Kind, payload: bytes, now: Instant) -> Effects:
-        if kind is Kind.EVENTS:
-            return self._batch(payload)[1]
         if kind is Kind.WELCOME:
             return self._welcome(self._open(Welcome, kind, payload), now)
-        if kind is Kind.RECEIPT:
+        if kind is Kind.EVENTS and self._welcome_here:
+            return self._batch(payload)[1]
+        if kind is Kind.RECEIPT and self._welcome_here:
             return self._take_receipt(self._open(Receipt, kind, payload), now)
         if kind is Kind.ASK:
-            ask = self._open(Ask, kind, payload)
-            give = partial(giving_back.give, errand=ask.errand, position=ask.position)
-            return [Run(give, lambda given, _: [self._part(ask, given)])]
+            return self._asked(self._open(Ask, kind, payload))
         if kind is Kind.CALL:
             self._challenge = self._open(Call, kind, payload).challenge
             self._sender.stop()  # nothing may overtake the hello that is to be judged
             return self._ask_anew(0, now) if self._connected else []
         return []
 
+    def _asked(self, ask: Ask) -> Effects:
+        if ask.errand is Errand.FORK:
+            of_fork = partial(forks.give, position=ask.position, nonce=self._turned_away)
+            return [Run(of_fork, lambda given, _: [self._part(ask, given)] if given else [])]
+        give = partial(giving_back.give, errand=ask.errand, position=ask.position)
+        return [Run(give, lambda given, _: [self._part(ask, given)])]
+
     def _welcome(self, welcome: Welcome, now: Instant) -> Effects:
         if welcome.nonce != self._nonce or not self._connected:
             return []  # an answer to an earlier hello, or one that was answered already
+        self._welcome_here = welcome.verdict is Verdict.RESUME
+        self._turned_away = welcome.nonce if welcome.verdict is Verdict.CLONE else b""
         self._nonce = b""
         self._ask_at_ns = now.mono_ns + _HEARTBEAT_NS
         self._challenge = b""
@@ -315,6 +209,7 @@ class GatewayReplicator(_End):
         return effects
 
     def _recovered(self, now: Instant) -> Effects:
+        self._doubt = Verdict.RESUME
         reason = "What this database had forgotten came back from central."
         return [Healed(reason), *(self._ask_anew(0, now) if self._connected else [])]
 
@@ -329,7 +224,7 @@ class GatewayReplicator(_End):
         return [Alarm(f"Central's directives contradict each other: {acceptance.reason}")]
 
 
-class CentralReplicator(_End):
+class CentralReplicator(End):
     """Central's end of the link to one gateway: judges hellos, applies events, sends directives.
 
     ``blocked`` is what an earlier examination found, kept by the registry until a person decides.
@@ -387,8 +282,8 @@ class CentralReplicator(_End):
     def _received(self, kind: Kind, payload: bytes, now: Instant) -> Effects:
         if kind is Kind.HELLO:
             hello = self._open(Hello, kind, payload)
-            fresh = self._challenge != b"" and hello.challenge == self._challenge
-            examine = partial(reconcile.examine, hello=hello, floor=self._floor if fresh else None)
+            floor = self._floor if self._is_fresh(hello) else None
+            examine = partial(reconcile.examine, hello=hello, floor=floor, stopped=self._two_boxes)
             return [Run(examine, partial(self._examined, hello))]
         if kind is Kind.ASK:
             return self._asked(self._open(Ask, kind, payload))
@@ -406,17 +301,53 @@ class CentralReplicator(_End):
     def _examined(self, hello: Hello, examination: Examination | None, now: Instant) -> Effects:
         if examination is None:
             return []
-        if self._blocked is not None and self._blocked.verdict is not Verdict.RESTORED:
-            finding = self._blocked
-        elif (finding := examination.finding) is not None:
-            if not self._challenge or hello.challenge != self._challenge:
-                if not self._challenge:
-                    self._floor = examination.confirmed
-                return self._challenged(finding.reason, now)
-        elif hello.challenge == self._challenge:
+        finding, claim = examination.finding, examination.claim
+        if finding is not None and claim is None and not self._is_fresh(hello):
+            if not self._challenge:
+                self._floor = examination.confirmed
+            return self._challenged(finding.reason, now)
+        if claim is not None and claim.state is ClaimState.OUTCAST:
+            return [self._welcome(hello, examination, finding, now), *self._fetch(claim, hello)]
+        if self._is_fresh(hello) and self._settles(examination):
             self._challenge = b""
+        if self._halted:
+            finding = self._blocked
         if finding is None and examination.lacking is Lacking.DIRECTIVES:
             return [Contact(now.utc_us), *self._regain(Errand.DIRECTIVES)]
+        effects: Effects = [
+            Contact(now.utc_us),
+            Progress(hello.backlog, hello.version, hello.heads()),
+            self._welcome(hello, examination, finding, now),
+        ]
+        if finding is None:
+            return effects + self._resumed(examination, now)
+        self._sender.stop()
+        if self._errands.running is not Errand.FORK:
+            self._errands.stop()
+        self._blocked = finding
+        return [*effects, Stop(*finding), *self._fetch(claim, hello)]
+
+    @property
+    def _halted(self) -> bool:
+        """Whether a person has to decide; a restored copy heals by itself."""
+        return self._blocked is not None and self._blocked.verdict is not Verdict.RESTORED
+
+    @property
+    def _two_boxes(self) -> bool:
+        return self._blocked is not None and self._blocked.verdict is Verdict.CLONE
+
+    def _settles(self, examination: Examination) -> bool:
+        """Tell if this fresh hello was asked for: several boxes may answer to one challenge."""
+        if examination.finding is None:
+            return not self._halted
+        return examination.claim is None or examination.is_new_claim
+
+    def _is_fresh(self, hello: Hello) -> bool:
+        return self._challenge != b"" and hello.challenge == self._challenge
+
+    def _welcome(
+        self, hello: Hello, examination: Examination, finding: Finding | None, now: Instant
+    ) -> Send:
         welcome = Welcome(
             nonce=hello.nonce,
             incarnation=self._incarnation,
@@ -426,17 +357,21 @@ class CentralReplicator(_End):
             cursors=marks_of(examination.cursors),
             credit=self._receiver.credit,
         )
-        effects: Effects = [
-            Contact(now.utc_us),
-            Progress(hello.backlog, hello.version, hello.heads()),
-            self._send(Kind.WELCOME, welcome),
-        ]
-        if finding is not None:
-            self._sender.stop()
-            self._errands.stop()
-            self._blocked, self._challenge = finding, b""
-            return [*effects, Stop(*finding)]
-        return effects + self._resumed(examination, now)
+        return self._send(Kind.WELCOME, welcome)
+
+    def _fetch(self, claim: Claim | None, hello: Hello) -> Effects:
+        """Ask a box for what it wrote beside the history that is held here."""
+        if claim is None or claim.complete or claim.state is ClaimState.HEIR:
+            return []
+        if self._errands.running not in {None, Errand.FORK}:
+            return []
+        self._errands.stop()
+        rules = Rules(
+            lambda _store: forks.begin(claim, hello.nonce),
+            partial(forks.take, fork=claim.fork, gateway=self._to.gateway),
+            lambda _: [Alarm(f"All that the box {claim.fork} wrote is kept here.")],
+        )
+        return self._errands.start(Errand.FORK, rules)
 
     def _resumed(self, examination: Examination, now: Instant) -> Effects:
         """Go on with a gateway that is welcome."""
@@ -474,7 +409,7 @@ class CentralReplicator(_End):
         return self._challenged(acceptance.reason, now)
 
     def _asked(self, ask: Ask) -> Effects:
-        if self._blocked is not None and self._blocked.verdict is not Verdict.RESTORED:
+        if self._halted:
             return []
         give = partial(recovery.give, position=ask.position)
         return [Run(give, partial(self._given, ask))]

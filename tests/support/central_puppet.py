@@ -29,10 +29,11 @@ from shared.store.outbox import Outbox
 from shared.store.transaction import Transaction
 from shared.sync import envelope, inbox
 from shared.sync.effects import Contact, Stop
+from shared.sync.ends import Keys
 from shared.sync.envelope import Address, Signer
 from shared.sync.events import Direction, Event
 from shared.sync.join import CENTRAL_NAME, JoinAnswer, JoinRequest, JoinToken, spki_hash
-from shared.sync.replicator import GatewayReplicator, Keys
+from shared.sync.replicator import GatewayReplicator
 from shared.system.clock import SystemClock
 from shared.web.tls import load_identity
 from tests.support.pki_hierarchy import Authority, leaf_plan, subject

@@ -8,11 +8,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.kernel.errors import UntrustedError
 from shared.sync.effects import Stop
+from shared.sync.ends import Keys
 from shared.sync.envelope import Signer
 from shared.sync.events import Direction, Event, Lane
 from shared.sync.lineage import Verdict
 from shared.sync.ports import Row
-from shared.sync.replicator import Keys
 from tests.support.sim_machine import Machine
 from tests.support.sim_node import Node
 from tests.support.sim_store import GATEWAY, State

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.issuance.ports import Intent
 from shared.kernel.errors import TmaError, UnavailableError
-from shared.sync.effects import Alarm, Effects, Healed, Run, Send, Stop
+from shared.sync.effects import Alarm, Contact, Effects, Healed, Notice, Run, Send, Stop
 from shared.sync.envelope import Kind
 from shared.sync.events import Direction
 from shared.sync.lineage import Finding, Verdict
@@ -257,20 +257,27 @@ class Node:
                 self.world.send(self, effect)
             elif isinstance(effect, Run):
                 self.world.after(self.world.random.random() / 50, self._execute, life, effect)
-            elif isinstance(effect, Stop):
-                self.stops.append(effect)
-                if self.direction is Direction.DOWN:
-                    self.remember("blocked", effect.verdict.value)
-                self.link.stopped(self, effect)
-            elif isinstance(effect, Healed):
-                self.stops.clear()
-                self.healed += 1
-                self.world.count(f"healed: {self.direction.value}")
-                self.link.recovering &= self.direction is Direction.DOWN
-                if self.blocked:
-                    self.remember("blocked", "")
-            elif isinstance(effect, Alarm):
-                self.alarms.append(effect.reason)
+            else:
+                self._observe(effect)
+
+    def _observe(self, notice: Notice) -> None:
+        """What the application makes of it."""
+        if isinstance(notice, Stop):
+            self.stops.append(notice)
+            if self.direction is Direction.DOWN:
+                self.remember("blocked", notice.verdict.value)
+            self.link.stopped(self, notice)
+        elif isinstance(notice, Healed):
+            self.stops.clear()
+            self.healed += 1
+            self.world.count(f"healed: {self.direction.value}")
+            self.link.recovering &= self.direction is Direction.DOWN
+            if self.blocked:
+                self.remember("blocked", "")
+        elif isinstance(notice, Contact) and self.direction is Direction.UP:
+            self.stops.clear()  # central goes on with this history (gateway.history)
+        elif isinstance(notice, Alarm):
+            self.alarms.append(notice.reason)
 
     def _execute(self, life: int, effect: Run) -> None:
         if life != self.machine.life:

@@ -15,8 +15,10 @@ from shared.sync.events import OPENED, Direction, Event, Lane
 from shared.sync.outbox import GENESIS_HASH, chain_hash
 from shared.sync.ports import (
     NOTHING,
+    Claim,
     Cursor,
     Directive,
+    ForkRow,
     Head,
     Lacking,
     LinkTransaction,
@@ -54,6 +56,9 @@ class State:
     intents: dict[str, Intent] = field(default_factory=dict)
     #: Of central: what it ordered, by serial; a directive's number.
     orders: dict[str, int] = field(default_factory=dict)
+    #: Of central: other boxes of the gateway's name, and what they wrote.
+    claims: dict[str, Claim] = field(default_factory=dict)
+    fork_rows: tuple[tuple[str, ForkRow], ...] = ()
     #: Name of the open segment.
     opened: str | None = None
 
@@ -72,6 +77,8 @@ class State:
             self.abandoned.copy(),
             self.intents.copy(),
             self.orders.copy(),
+            self.claims.copy(),
+            self.fork_rows,
             self.opened,
         )
 
@@ -87,6 +94,10 @@ class MemoryTransaction(LinkTransaction):
     apply_to: Callable[[dict[str, Any], Event], None]
     reapply_to: Callable[[dict[str, Any], Event], None] = lambda _effects, _event: None
     gateway: str = GATEWAY
+
+    @property
+    def forks(self) -> "MemoryForks":
+        return MemoryForks(self.state, self.reapply_to)
 
     def emit(
         self,
@@ -395,6 +406,36 @@ class MemoryTransaction(LinkTransaction):
     def quarantine(self, segment: str, lane: Lane, row: Row, reason: str) -> None:
         del reason
         self.state.quarantined[segment, lane, row.sequence] = row
+
+
+@dataclass
+class MemoryForks:
+    """The port for other boxes of one name."""
+
+    state: State
+    reapply_to: Callable[[dict[str, Any], Event], None]
+
+    def claims(self) -> Sequence[Claim]:
+        return list(self.state.claims.values())
+
+    def put(self, claim: Claim) -> None:
+        self.state.claims[claim.fork] = claim
+
+    def keep(self, fork: str, segment: str, lane: Lane, rows: Sequence[Row]) -> None:
+        known = {(name, kept.segment, kept.lane, kept.row) for name, kept in self.state.fork_rows}
+        for row in rows:
+            if (fork, segment, lane, row) not in known:
+                kept = ForkRow(len(self.state.fork_rows) + 1, segment, lane, row)
+                self.state.fork_rows += ((fork, kept),)
+
+    def rows(self, fork: str, after: int, most: int) -> Sequence[ForkRow]:
+        found = [kept for name, kept in self.state.fork_rows if name == fork]
+        return [kept for kept in found if kept.number > after][:most]
+
+    def take_in(self, event: Event, *, revoke: bool) -> None:
+        self.reapply_to(self.state.effects, event)
+        if revoke and event.type == "certificate.issued":
+            self.state.effects[f"status:{event.body['serial']}"] = "revoked"
 
 
 def unknown(
