@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from central import config, question_console
+from central import config, history_console, question_console
 from central import console as orders
 from central.authority import console as authority_console
 from central.enrollment import cli as enrollment
@@ -285,6 +285,7 @@ backup_console.add_commands(app, _ask, _Offline())
 revocation_console.add_commands(app, _ask)
 app.add_typer(question_console.conflict_commands(_ask), name="conflict")
 app.add_typer(question_console.quarantine_commands(_ask), name="quarantine")
+history_console.add_commands(gateway_app, _ask)
 policy_commands.add_commands(app, _ask)
 app.add_typer(authority_console.commands(_ask), name="ca")
 

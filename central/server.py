@@ -12,9 +12,9 @@ from typing import Any
 from aiohttp.web import AbstractRouteDef
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from central import backup, core, question_doors
+from central import backup, core, history_doors, question_doors
 from central import console as commands
-from central.admin import authority_pages, policy_pages, quarantine_pages
+from central.admin import authority_pages, history_pages, policy_pages, quarantine_pages
 from central.admin.routes import routes as admin_routes
 from central.authority import console as authority_console
 from central.authority import doors as authority_doors
@@ -40,6 +40,7 @@ from central.policy.authoring import Authoring
 from central.questions import Questions
 from central.searching import Searching
 from central.sync import directives, quarantine
+from central.sync.histories import Histories
 from central.sync.listener import Listener
 from central.sync.view import SyncView
 from central.transport import Transport
@@ -163,6 +164,7 @@ class Server:
             database, self._inventory, self._listener, self._backups, clock, crl_ages=self._crl_ages
         )
         self._questions = Questions(central, self._inventory, self._authenticator, signer)
+        self._histories = Histories(central.storage, self._listener)
         self._authoring = Authoring(database, clock, profiles.refresh)
         self._administration = self._make_administration()
         self._operations = self._make_operations()
@@ -232,6 +234,9 @@ class Server:
                     repeat("The head of the audit log is signed", self._desk.audit_log.step),
                     repeat("Backups are made", self._backups.step),
                     repeat(
+                        "What boxes that are set aside issued is taken in", self._histories.step
+                    ),
+                    repeat(
                         "Gateways hear who may enroll", self._enrolling.operations.distribution.step
                     ),
                     repeat("Identities and the transport CRL are renewed", self._refresh),
@@ -271,6 +276,7 @@ class Server:
             *self._desk.console_routes(),
             *self._searching.console_routes(),
             *doors.console_routes(question_doors.doors(self._questions)),
+            *doors.console_routes(history_doors.doors(self._histories)),
             *authority_console.routes(self._administration),
         ]
 
@@ -286,11 +292,13 @@ class Server:
         measured = metrics.routes(self._authenticator, self._sync_view.metrics)
         people = [
             *admin_routes(frame, self._inventory, self._operations, self._questions),
+            *history_pages.routes(frame, self._histories),
             *quarantine_pages.routes(frame, self._questions),
             *authority_pages.routes(frame, self._administration),
             *doors.rest_routes(
                 [
                     *question_doors.doors(self._questions),
+                    *history_doors.doors(self._histories),
                     *authority_doors.doors(self._administration),
                     authority_doors.of_crls(self._crl_ages),
                 ],

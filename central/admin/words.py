@@ -15,6 +15,11 @@ _STOPPED = {
     "unknown": "The gateway has lost its history.",
 }
 _CRLS_MAX = 20
+_REMEDIES = {
+    "cloned": "Look at both histories, and decide which box goes on.",
+    "restored": "Connect it: it takes back what it forgot, and goes on by itself.",
+    "unknown": "Set it up anew, invite it again and let it join.",
+}
 #: What each kind of open question means.
 CONFLICTS = {
     "clock-in-doubt": "Issued while the gateway's clock was in doubt",
@@ -49,7 +54,8 @@ def of_gateway(gateway: GatewayView, now_us: int) -> Remark:
         return Remark(
             "bad",
             f"Stopped: {_STOPPED[gateway.state]} {gateway.state_reason}",
-            "Find out which machine is the real one, then invite it again and let it join.",
+            _REMEDIES[gateway.state],
+            f"/gateways/{gateway.name}/histories" if gateway.state == "cloned" else "",
         )
     if gateway.state == "invited":
         return _invited(gateway, now_us)

@@ -11,7 +11,7 @@ from central.authority.hierarchy import INFRASTRUCTURE
 from central.inventory import audit
 from central.sync import directives
 from shared.kernel.errors import NotFoundError
-from shared.store import certificates, facts, segments
+from shared.store import certificates, facts, forks, segments
 from shared.store.schema import ca, directive, gateway, grant_use, renewal
 from shared.store.transaction import Transaction
 from shared.sync.lineage import Verdict
@@ -145,6 +145,7 @@ def end(transaction: Transaction, name: str, reason: str, actor: str) -> None:
     }
     change(transaction, name, values)
     _end_powers(transaction, name, "ended")
+    forks.close(transaction, name)
     audit.add(transaction, actor, "gateway.ended", name, {"reason": reason})
 
 
@@ -163,6 +164,7 @@ def join(transaction: Transaction, name: str, newborn: Newborn) -> None:
     """Begin a gateway's (new) life: what an earlier one was allowed ends, its history too."""
     _end_powers(transaction, name, "retired")
     segments.end_history(transaction, name)
+    forks.close(transaction, name)
     values = {
         "state": ACTIVE,
         "state_reason": "",

@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -77,6 +78,7 @@ class Listener:
         self._session = Session(address, clock=clock, random=random, observe=self._observe)
         self._reports: dict[str, Report] = {}
         self._turns: dict[str, Stop | Healed] = {}
+        self._writing = asyncio.Lock()  # the registry
         self._keys: dict[str, list[bytes]] = {}  # SPKIs that may sign for a gateway
         self._ends: dict[str, CentralReplicator] = {}
         self._online: set[str] = set()
@@ -112,6 +114,20 @@ class Listener:
         """Listen to a gateway no more."""
         if self._ends.pop(name, None) is not None:
             self._session.remove(name)
+
+    @asynccontextmanager
+    async def silenced(self, name: str) -> AsyncGenerator[None]:
+        """Hear nothing of a gateway, and write nothing of what was heard; then begin anew."""
+        self.remove(name)
+        try:
+            async with self._writing:
+                self._turns.pop(name, None)
+                yield
+        finally:
+            for row in await self._storage.database.read(_JOINED):
+                if row.name == name:
+                    self.add(name, row.event_key, _blocked(row))
+            await self.refresh_keys()
 
     async def refresh_keys(self) -> None:
         """Accept the keys that the registry names: the present one, and one that was asked for."""
@@ -172,16 +188,21 @@ class Listener:
     async def _write_reports(self) -> None:
         """Write what was noticed, twice a second at most; what fails is written later."""
         while True:
-            reports, turns = self._reports, self._turns
-            self._reports, self._turns = {}, {}
-            if reports or turns:
-                try:
-                    await self._storage.database.writer.run(partial(_write, reports, turns))
-                except TmaError as error:
-                    _LOG.warning("The registry could not be written: %s", error.message)
-                    self._reports = reports | self._reports
-                    self._turns = turns | self._turns
+            async with self._writing:
+                await self._write_what_was_noticed()
             await asyncio.sleep(_WRITE_S)
+
+    async def _write_what_was_noticed(self) -> None:
+        reports, turns = self._reports, self._turns
+        self._reports, self._turns = {}, {}
+        if not reports and not turns:
+            return
+        try:
+            await self._storage.database.writer.run(partial(_write, reports, turns))
+        except TmaError as error:
+            _LOG.warning("The registry could not be written: %s", error.message)
+            self._reports = reports | self._reports
+            self._turns = turns | self._turns
 
 
 def _write(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.kernel import cbor
@@ -29,6 +29,12 @@ _PUT = _put.on_conflict_do_update(
         for name in fork.c.keys()  # noqa: SIM118 - a collection of columns
         if name not in {"peer", "fork", "number", "first_seen"}
     },
+)
+_WAITS = (fork.c.state == ClaimState.OPEN.value) | (fork.c.state == ClaimState.HEIR.value)
+_CLOSE = (
+    update(fork)
+    .where(fork.c.peer == bindparam("link"), _WAITS)
+    .values(state=ClaimState.OUTCAST.value)
 )
 _KEEP = insert(fork_event).on_conflict_do_nothing()
 _ROWS = (
@@ -110,6 +116,14 @@ class ForkTables:
     def take_in(self, event: Event, *, revoke: bool) -> None:
         """Apply what an event says of a certificate."""
         self._take_in(self._tx, event, revoke)
+
+
+def close(tx: Transaction, peer: str) -> None:
+    """Let nobody wait for a decision any more: the peer joined anew, or ended.
+
+    What its boxes issued is taken in all the same.
+    """
+    tx.execute(_CLOSE, {"link": peer})
 
 
 def claim_of(row: Any) -> Claim:

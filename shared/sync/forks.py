@@ -125,8 +125,7 @@ def _trunk_of(frontier: Segment) -> Claim:
 def _find(store: LinkTransaction, segment: Segment, heads: Mapping[Lane, Head]) -> Claim | None:
     """Know a box again: by what it has open, what it had open before, or at least its segment.
 
-    Two boxes may write in one segment; then its name alone says nothing. Until it is told, a box
-    goes on to write.
+    Until it is told, a box goes on to write. Two of them may do so in one segment.
     """
     claims = [claim for claim in store.forks.claims() if claim.state in _WAITING]
     here = (segment.name, heads)
@@ -135,14 +134,15 @@ def _find(store: LinkTransaction, segment: Segment, heads: Mapping[Lane, Head]) 
         for claim in claims:
             if (claim.segment, claim.heads) == place:
                 return claim
-    held = store.in_segment(segment.name) is not None
-    found = (
-        one
-        for one in claims
-        if one.segment == segment.name
-        and (one.of_trunk or not held or (one.state is ClaimState.OPEN and _grew(one, heads)))
-    )
-    return next(found, None)
+    ours = _is_held(store, segment, heads)
+    grown = [one for one in claims if one.segment == segment.name and _grew(one, heads)]
+    return next((one for one in grown if one.of_trunk or not ours), None)
+
+
+def _is_held(store: LinkTransaction, segment: Segment, heads: Mapping[Lane, Head]) -> bool:
+    """Tell if these very events are held here: that is an old copy of the trunk, and no fork."""
+    rows = {lane: store.in_row(segment.name, lane, head.sequence) for lane, head in heads.items()}
+    return all(row is not None and row.hash == heads[lane].hash for lane, row in rows.items())
 
 
 def _grew(claim: Claim, heads: Mapping[Lane, Head]) -> bool:
@@ -191,13 +191,6 @@ def keep_claim(store: LinkTransaction, fork: str, random: Random, *, revoke: boo
         closing = Segment(random_name(random), frontier.name, heads, counter, "central", "decision")
         store.add_segment(closing)
     return heir
-
-
-def close(store: LinkTransaction) -> None:
-    """End all claims, because the gateway joined anew: what its boxes issued is taken in."""
-    _set_aside(store, [claim for claim in store.forks.claims() if claim.state in _WAITING])
-    if trunk := _in_state(store, ClaimState.TRUNK):
-        store.forks.put(replace(trunk, state=ClaimState.DONE))
 
 
 def _opened(store: LinkTransaction) -> list[Claim]:

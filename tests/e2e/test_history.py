@@ -1,18 +1,20 @@
 """An old copy of a gateway, and two of one: both are noticed, and nothing is issued meanwhile."""
 
 import asyncio
+import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.support.fleet import Fleet, Gateway
 from tests.support.processes import wait_until
-from tests.support.products import gateway_ledger, inventory, running_fleet
+from tests.support.products import gateway_ledger, inventory, ledger, running_fleet
 from tests.support.rest import Device, Line, connect, devices
 
 _NAME = "gw-01"
@@ -79,9 +81,11 @@ def _require_healed(fleet: Fleet, gateway: Gateway, known: set[object]) -> None:
     wait_until(
         lambda: fleet.central.gateways()[_NAME]["state"] == "active", what="central says so too"
     )
-    assert known <= gateway_ledger(fleet, _NAME)
+    assert known <= ledger(gateway)
     _enroll(fleet, gateway, "after")
-    _wait_drained(fleet)
+    wait_until(
+        lambda: ledger(gateway) <= inventory(fleet, _NAME), what="central knows what it issued"
+    )
 
 
 def test_an_old_database_is_noticed_without_a_link_and_heals_with_it(fleet: Fleet, tmp_path: Path):
@@ -124,7 +128,8 @@ def test_an_old_copy_within_one_start_heals_by_itself(fleet: Fleet, tmp_path: Pa
     _require_healed(fleet, gateway, known)
 
 
-def test_two_of_one_are_noticed(fleet: Fleet):
+def test_two_of_one_are_noticed_and_the_chosen_one_goes_on(fleet: Fleet):
+    """Both issue without a link. What both issued is known in the end, whoever goes on."""
     [gateway] = fleet.gateways
     _enroll(fleet, gateway, "before")
     _wait_drained(fleet)
@@ -132,10 +137,33 @@ def test_two_of_one_are_noticed(fleet: Fleet):
     gateway.hsmd.stop()
     clone = gateway.copy_to(fleet.folder / "clone", fleet.ports.of_gateway(1))
     fleet.gateways.append(clone)
+    fleet.central.cut_link()
     for one in (gateway, clone):
         one.start_hsmd()
         one.start()
+    _enroll(fleet, gateway, "first", 3)
+    _enroll(fleet, clone, "second", 4)
+    both = ledger(gateway) | ledger(clone)
+    fleet.central.restore_link()
     wait_until(
         lambda: fleet.central.gateways()[_NAME]["state"] == "cloned",
         what="central says that there are two",
     )
+    wait_until(lambda: bool(_claims(fleet)), what="all of the other box is kept at central")
+    [claim] = _claims(fleet)
+    for one in (gateway, clone):
+        _require_stopped(fleet, one, "cloned")
+    chosen, other = (clone, gateway) if claim["issued"] == 4 else (gateway, clone)
+    fleet.central.command(
+        "gateway", "decide", _NAME, "--keep", claim["id"], "--reason", "It stands at the line"
+    )
+    _require_healed(fleet, chosen, inventory(fleet, _NAME))
+    wait_until(lambda: both <= inventory(fleet, _NAME), what="central knows what both issued")
+    _require_stopped(fleet, other, "cloned")
+    assert fleet.central.gateways()[_NAME]["state"] == "active"
+
+
+def _claims(fleet: Fleet) -> list[dict[str, Any]]:
+    """The histories that wait for a decision and are fetched whole."""
+    told = json.loads(fleet.central.command("gateway", "histories", _NAME, "--json"))
+    return [one for one in told if one["state"] == "open" and one["complete"] and one["issued"]]

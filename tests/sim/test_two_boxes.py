@@ -12,7 +12,7 @@ from shared.sync.lineage import Verdict
 from shared.sync.ports import Claim, ClaimState
 from shared.sync.replicator import CentralReplicator
 from tests.support.sim_link import event_id
-from tests.support.sim_load import burst, issue
+from tests.support.sim_load import burst, command, issue
 from tests.support.sim_store import MemoryTransaction
 from tests.support.sim_world import CALM, Chaos, Node, World, require
 
@@ -93,7 +93,10 @@ class Case:
         self.take_in()
         assert winner.write(lambda tx: issue(tx, f"{_LATER:032x}"))
         assert not loser.write(lambda tx: issue(tx, f"{_LATER + 1:032x}"))
+        world.central.write(lambda tx: command(tx, "c" * 32))
         world.run(200)
+        assert winner.state.effects[f"ordered:{'c' * 32}"]
+        assert f"ordered:{'c' * 32}" not in loser.state.effects
         assert not winner.stops
         assert loser.stops
         assert not world.central.stops

@@ -134,7 +134,7 @@ class Puppet:
         serial = int.from_bytes(os.urandom(16), "big")
         issuer = authority or self.authority
         der = issuer.issue(leaf_plan(subject=subject(f"{device_id}.example", device_id)), serial)
-        [grant] = [event for event in self.received if event.type == "directive.grant"]
+        *_, grant = [event for event in self.received if event.type == "directive.grant"]
         return {
             "ca_id": issuer.issuer.ca_id,
             "serial": serial_text(serial),

@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from tests.support.fleet import Fleet
+from tests.support.fleet import Fleet, Gateway
 from tests.support.processes import PortBlocks
 
 
@@ -69,6 +69,11 @@ _FACTS = "SELECT ca_id, serial, state, status, sha256, device_id, reason FROM ce
 def gateway_ledger(fleet: Fleet, name: str) -> set[tuple[Any, ...]]:
     """Give what a gateway knows of the certificates that it issued."""
     [gateway] = [one for one in fleet.gateways if one.name == name]
+    return ledger(gateway)
+
+
+def ledger(gateway: Gateway) -> set[tuple[Any, ...]]:
+    """Give the same of a certain box."""
     found = rows(gateway.database, f"{_FACTS} WHERE origin = ''")
     assert len(found) == len(set(found))
     return set(found)

@@ -63,6 +63,7 @@ async def test_no_page_keeps_anybody_out(central, filled):
             "/login",
             *_PAGES,
             f"/gateways/{gateway}",
+            f"/gateways/{gateway}/histories",
             f"/certificates/{certificate}",
             authority,
         ):
