@@ -25,6 +25,7 @@ from shared.enroll.requesters.webhook import Webhooks
 from shared.enroll.rest.ports import RestPorts
 from shared.enroll.rest.routes import Route
 from shared.kernel.ids import Random
+from shared.pki.cms import Signer
 from shared.store.devices import Devices
 from shared.web.auth import Authenticator
 from shared.web.throttle import Throttle
@@ -82,7 +83,11 @@ class Enrolling:
         ]
 
     def est(
-        self, rest_ports: RestPorts, authenticator: Authenticator, failures: Throttle
+        self,
+        rest_ports: RestPorts,
+        authenticator: Authenticator,
+        failures: Throttle,
+        signer: Callable[[], Signer],
     ) -> list[RouteDef]:
         """Give the routes of EST, which shares REST's ports."""
         doorkeeper = Doorkeeper(
@@ -101,6 +106,8 @@ class Enrolling:
                 rules=self._registry.rules,
                 profile=self._profiles.profile,
                 chain=lambda profile: rest_ports.keys.active(profile).issuer.chain,
+                random=self._random,
+                signer=signer,
             )
         )
 

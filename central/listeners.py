@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from central.core import Core
 from shared.kernel.errors import BadRequestError
+from shared.pki.cms import Signer
 from shared.web.tls import (
     card_context,
     load_identity,
@@ -25,6 +26,7 @@ class Listeners:
         """Take central's state."""
         self._central = central
         self._certificate = b""
+        self.signer: Signer
 
     async def refresh(self) -> None:
         """Load the web identity, a renewed one too, and the device CAs."""
@@ -40,6 +42,7 @@ class Listeners:
             self.cards = card_context(chain, key, self._login_cas())
         for context in (self.people, self.machines, self.cards):
             load_identity(context, chain, key)
+        self.signer = Signer(identity.private_key, (identity.certificate, *identity.chain[:-1]))
         self._certificate = identity.certificate
 
     def _login_cas(self) -> list[bytes]:

@@ -288,7 +288,9 @@ class Server:
         ports = self._rest_ports()
         own = policy_rest.routes(self._authoring, self._authenticator)
         more = [*own, *self._enrolling.rest_routes()]
-        est = self._enrolling.est(ports, self._authenticator, self._desk.failures)
+        est = self._enrolling.est(
+            ports, self._authenticator, self._desk.failures, lambda: self._listeners.signer
+        )
         measured = metrics.routes(self._authenticator, self._sync_view.metrics)
         people = [
             *admin_routes(frame, self._inventory, self._operations, self._questions),

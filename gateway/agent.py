@@ -356,7 +356,7 @@ class Agent:
         never_issued = never_issued_state(web.never_issued)
         status = GatewayStatus(self._reads, self._authorities, self._responders, never_issued)
         relying, front = validation_routes(status, self._ground.clock, self._answers)
-        est = self._enrollment.est(ports)
+        est = self._enrollment.est(ports, lambda: self._web_identity.signer)
         machines = [*measured, *rest_routes(ports), *est]
         make = partial(app.create, random=os.urandom)
         identity = self._web_identity

@@ -1,6 +1,7 @@
 """Who may enroll at this gateway, as central ordered it: held here, so that it works offline."""
 
 import os
+from collections.abc import Callable
 from ssl import SSLContext
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from shared.enroll.rest.ports import RestPorts
 from shared.kernel import cbor, limits
 from shared.kernel.clock import Clock
 from shared.pki import sealing
+from shared.pki.cms import Signer
 from shared.policy.access import Access
 from shared.store import devices
 from shared.store.database import Database
@@ -87,7 +89,7 @@ class Enrollment:
         )
         self.catalogue = AliasCatalogue(self.rules, profiles.profile, self._place)
 
-    def est(self, rest: RestPorts) -> list[RouteDef]:
+    def est(self, rest: RestPorts, signer: Callable[[], Signer]) -> list[RouteDef]:
         """Give the routes of EST, which shares REST's ports."""
         ports = EstPorts.of_rest(
             rest,
@@ -95,6 +97,8 @@ class Enrollment:
             rules=self.rules,
             profile=self._profiles.profile,
             chain=lambda _profile: self._authorities.newest.issuer.chain,
+            random=os.urandom,
+            signer=signer,
         )
         return est_routes(ports)
 

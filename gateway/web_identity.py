@@ -20,6 +20,7 @@ from shared.kernel import cbor
 from shared.kernel.clock import US_PER_SECOND, Clock, datetime_of, utc_us_of
 from shared.kernel.errors import NotFoundError, RefusedError
 from shared.pki import formats, keys, names
+from shared.pki.cms import Signer
 from shared.pki.plan import AltName, AltNameKind, NameAttribute
 from shared.policy.request import INTERNAL, EnrollmentRequest, Operation
 from shared.store.database import Database
@@ -56,6 +57,7 @@ class WebIdentity:
         self._vault = vault
         self._clock = clock
         self._certificate: x509.Certificate | None = None  # None: self-signed
+        self.signer: Signer
         self.people: ssl.SSLContext
         self.machines: ssl.SSLContext
 
@@ -68,6 +70,7 @@ class WebIdentity:
         except NotFoundError:
             key = keys.generate()
             kept = [_self_signed(key, self._hosts, self._clock.now().utc_us)]
+        self.signer = Signer(key, tuple(kept))
         pem = formats.pem(kept).encode(), _key_pem(key)
         own = [authority.issuer.chain[0] for authority in self._authorities.own]
         self.people = tls.people_context(*pem)
@@ -91,6 +94,7 @@ class WebIdentity:
 
         await self._database.writer.run(keep)
         self._certificate = x509.load_der_x509_certificate(issued.der)
+        self.signer = Signer(key, tuple(chain))
         for context in (self.people, self.machines):
             tls.load_identity(context, formats.pem(chain).encode(), _key_pem(key))
         return _CHECK_S

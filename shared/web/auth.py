@@ -229,6 +229,13 @@ class Authenticator:
 
         Raises as ``principal``.
         """
+        principal = await self.examine(request, kind, secret)
+        request[PRINCIPAL] = principal.name
+        request[WHO] = principal
+        return principal
+
+    async def examine(self, request: web.Request, kind: str, secret: bytes) -> Principal:
+        """Tell whose secret that is, without making him the one who asks; raises as ``judge``."""
         digest = hashlib.sha256(secret).digest()
         now_us = self._clock.now().utc_us
         known = self._known.get(digest)
@@ -243,8 +250,6 @@ class Authenticator:
                 self._noted.count(_EVERYBODY)
                 await self._credentials.token_refused(kind, request.remote or "")
             raise UnauthenticatedError(f"The {kind} is unknown, expired or revoked.")
-        request[PRINCIPAL] = known.principal.name
-        request[WHO] = known.principal
         return known.principal
 
     def guarded(self, permission: Permission, handler: Handler) -> Handler:

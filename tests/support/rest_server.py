@@ -30,6 +30,7 @@ from shared.issuance.status import StatusService
 from shared.kernel.clock import US_PER_SECOND, Instant
 from shared.kernel.errors import NotFoundError
 from shared.pki import certificates, formats, keys, ocsp
+from shared.pki.cms import Signer
 from shared.pki.keywrap import SECRET_BYTES, Keyring
 from shared.pki.plan import AltName, AltNameKind
 from shared.policy.rules import RuleSet
@@ -295,17 +296,17 @@ def _est_ports(
         failures=Throttle(clock),
         clock=clock,
     )
-    return EstPorts(
-        issuance=ports.issuance,
-        status=ports.status,
-        refusals=ports.refusals,
-        reads=ports.reads,
-        kept=ports.kept,
+    key = keys.generate()
+    plan = leaf_plan(subject=subject("localhost"), public_key=keys.spki(key.public_key()))
+    signer = Signer(key, (authority.issue(plan), *authority.issuer.chain[:-1]))
+    return EstPorts.of_rest(
+        ports,
         doorkeeper=doorkeeper,
         rules=rules,
-        clock=clock,
+        random=os.urandom,
         profile=ports.keys.profile,
         chain=lambda _profile: authority.issuer.chain,
+        signer=lambda: signer,
     )
 
 

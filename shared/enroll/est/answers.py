@@ -2,7 +2,7 @@
 
 import textwrap
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
 from aiohttp import web
@@ -17,6 +17,7 @@ CERTS_ONLY = "application/pkcs7-mime; smime-type=certs-only"
 _LINE_CHARS = 64
 _BASE64 = {**problems.API_HEADERS, "Content-Transfer-Encoding": "base64"}
 _RETRY_AFTER_S = 5
+_BOUNDARY = "tma-est-part"
 _CHALLENGE = 'Basic realm="TMA Edge EST", charset="UTF-8"'
 #: Clients that read base64 only in lines begin their User-Agent so (Cisco libest).
 _NEEDS_LINES = ("libest", "estclient", "cisco est")
@@ -44,6 +45,31 @@ def certificates(
 ) -> web.Response:
     """Answer with certificates."""
     return encoded(request, cms.certs_only(ders), CERTS_ONLY, wrapping)
+
+
+def multipart(
+    request: web.Request, parts: Iterable[tuple[str, bytes]], wrapping: Wrapping
+) -> web.Response:
+    """Answer with several documents, each of a content type, DER in base64 (RFC 7030 §4.4.2)."""
+    user_agent = request.headers.get("User-Agent", "")
+    lines = [
+        line
+        for content_type, der in parts
+        for line in (
+            f"--{_BOUNDARY}",
+            f"Content-Type: {content_type}",
+            "Content-Transfer-Encoding: base64",
+            "",
+            base64_text(der, wrapping, user_agent),
+        )
+    ]
+    return web.Response(
+        body="\r\n".join([*lines, f"--{_BOUNDARY}--", ""]).encode(),
+        headers={
+            "Content-Type": f'multipart/mixed; boundary="{_BOUNDARY}"',
+            "Cache-Control": "no-store",
+        },
+    )
 
 
 def failure(error: TmaError, *, enrolling: bool) -> web.Response:

@@ -6,13 +6,14 @@ from dataclasses import replace
 from aiohttp import web
 from cryptography import x509
 
-from shared.enroll.est import answers, binding, bodies, csrattrs, renewing, server_keys
+from shared.enroll.est import answers, binding, bodies, csrattrs, key_encryption, renewing
 from shared.enroll.est.ports import EstPorts
 from shared.enroll.est.server_keys import ServerKeys
 from shared.enroll.requesters.doorkeeper import Enroller
 from shared.kernel.clock import US_PER_SECOND
-from shared.kernel.errors import ForbiddenError, NotFoundError
+from shared.kernel.errors import BadRequestError, ForbiddenError, NotFoundError
 from shared.pki import cms
+from shared.pki.enveloped import Envelope
 from shared.pki.request import CertificationRequest
 from shared.policy.access import Alias
 from shared.policy.request import EnrollmentRequest, Operation
@@ -25,7 +26,8 @@ ALIAS: web.RequestKey[str] = web.RequestKey("alias", str)
 _CSR_ATTRIBUTES = "application/csrattrs"
 _ROOT_KIND = "root"
 _ROOTS_US = 10 * US_PER_SECOND
-_BOUNDARY = "tma-est-part"
+_PKCS8 = "application/pkcs8"
+_ENCRYPTED_KEY = "application/pkcs7-mime; smime-type=server-generated-key"
 
 
 class Enrolling:
@@ -106,36 +108,39 @@ class Enrolling:
         enroller = await self._ports.doorkeeper.admit(request, alias)
         raw = await self._body(request, alias)
         csr = CertificationRequest.parse(raw)
-        server_keys.require_unencrypted(raw)
+        envelope = await self._envelope(request, alias, raw)
         pair = await self._server_keys.certify(_wish(alias, enroller, csr))
-        parts = (
-            ("application/pkcs8", pair.private_key),
-            (answers.CERTS_ONLY, cms.certs_only([pair.certificate])),
-        )
-        user_agent = request.headers.get("User-Agent", "")
-        lines = [
-            line
-            for content_type, der in parts
-            for line in (
-                f"--{_BOUNDARY}",
-                f"Content-Type: {content_type}",
-                "Content-Transfer-Encoding: base64",
-                "",
-                answers.base64_text(der, alias.wrapping, user_agent),
+        key = _PKCS8, pair.private_key
+        if envelope is not None:
+            ports = self._ports
+            signer = ports.signer()
+            key = (
+                _ENCRYPTED_KEY,
+                key_encryption.encrypted(pair.private_key, envelope, signer, ports.random),
             )
-        ]
-        return web.Response(
-            body="\r\n".join([*lines, f"--{_BOUNDARY}--", ""]).encode(),
-            headers={
-                "Content-Type": f'multipart/mixed; boundary="{_BOUNDARY}"',
-                "Cache-Control": "no-store",
-            },
-        )
+        certificate = answers.CERTS_ONLY, cms.certs_only([pair.certificate])
+        return answers.multipart(request, [key, certificate], alias.wrapping)
 
     async def fullcmc(self, request: web.Request) -> web.Response:
         """Say that full CMC is not spoken here (RFC 7030 §4.3.1)."""
         self._alias(request)
         return web.Response(status=501, text="Full CMC is not supported; use simpleenroll.\n")
+
+    async def _envelope(self, request: web.Request, alias: Alias, csr: bytes) -> Envelope | None:
+        """Choose how the key travels before it is made; None: TLS is enough for this client.
+
+        Raises BadRequestError, UnauthenticatedError, ForbiddenError: nothing was issued.
+        """
+        wanted = key_encryption.wanted(csr)
+        if wanted is None:
+            return None
+        certificate = await self._ports.doorkeeper.presented(request, alias)
+        if certificate is None:
+            raise BadRequestError(
+                "The key of AsymmetricDecryptKeyIdentifier is not known here.",
+                remedy="Present the certificate that holds it over mutual TLS.",
+            )
+        return wanted.envelope(certificate)
 
     def _alias(self, request: web.Request) -> Alias:
         alias = self._ports.rules.alias(request.match_info.get("label", DEFAULT_ALIAS))

@@ -4,42 +4,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+from shared.enroll import made_keys
+from shared.enroll.key_maker import KeyMaker
+from shared.enroll.made_keys import Issuance, Kept, Status
 from shared.enroll.refusing import Refusals
 from shared.enroll.requesters.doorkeeper import Doorkeeper
 from shared.enroll.requesters.ports import Rules
-from shared.enroll.rest.ports import AuthorityRow, CertificateRow, KeptKey, RestPorts
-from shared.issuance.ports import CertificateRecord
-from shared.issuance.service import Issued
+from shared.enroll.rest.ports import AuthorityRow, CertificateRow, RestPorts
 from shared.kernel.clock import Clock
+from shared.kernel.ids import Random
+from shared.pki.cms import Signer
 from shared.policy.profile import Profile
-from shared.policy.request import EnrollmentRequest
 
 
-class Issuance(Protocol):
-    """The use case (shared.issuance.service)."""
-
-    async def issue(self, request: EnrollmentRequest) -> Issued:
-        """Issue one certificate, or give the one that an equal request got."""
-        ...
-
-
-class Status(Protocol):
-    """Revocation (shared.issuance.status)."""
-
-    async def revoke(self, ca_id: str, serial: str, reason: str, actor: str) -> CertificateRecord:
-        """Revoke for good."""
-        ...
-
-
-class Reads(Protocol):
+class Reads(made_keys.Reads, Protocol):
     """What is looked up."""
 
     async def certificate(self, ca_id: str, serial: str) -> CertificateRow | None:
         """Find one certificate."""
-        ...
-
-    async def certificate_of(self, idempotency_key: str) -> CertificateRow | None:
-        """Find the newest certificate that was issued under this key of ours."""
         ...
 
     async def authorities(self) -> Sequence[AuthorityRow]:
@@ -51,20 +33,13 @@ class Reads(Protocol):
         ...
 
 
-class Kept(Protocol):
-    """Server-made keys that wait for a retry."""
-
-    async def keep_key(self, name: str, private_key: bytes, *, after: int = 0) -> KeptKey:
-        """Give the key that is kept under this name, else keep this one for 15 minutes, wrapped."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class EstPorts:
     """Everything that the routes need.
 
     ``profile`` finds a profile in force (NotFoundError); ``chain`` gives the DER certificates from
-    the CA that issues for a profile to its root, also while its token is away.
+    the CA that issues for a profile to its root, also while its token is away; ``signer`` is this
+    server as TLS clients know it: it signs what it made for them.
     """
 
     issuance: Issuance
@@ -72,11 +47,14 @@ class EstPorts:
     refusals: Refusals
     reads: Reads
     kept: Kept
+    maker: KeyMaker
     doorkeeper: Doorkeeper
     rules: Rules
     clock: Clock
+    random: Random
     profile: Callable[[str], Profile]
     chain: Callable[[str], tuple[bytes, ...]]
+    signer: Callable[[], Signer]
 
     @classmethod
     def of_rest(
@@ -85,8 +63,10 @@ class EstPorts:
         *,
         doorkeeper: Doorkeeper,
         rules: Rules,
+        random: Random,
         profile: Callable[[str], Profile],
         chain: Callable[[str], tuple[bytes, ...]],
+        signer: Callable[[], Signer],
     ) -> Self:
         """Share what REST has."""
         return cls(
@@ -95,9 +75,12 @@ class EstPorts:
             refusals=rest.refusals,
             reads=rest.reads,
             kept=rest.kept,
+            maker=rest.maker,
             doorkeeper=doorkeeper,
             rules=rules,
             clock=rest.clock,
+            random=random,
             profile=profile,
             chain=chain,
+            signer=signer,
         )

@@ -90,6 +90,19 @@ class Doorkeeper:
             )
         return await self._authenticator.judge(request, "client certificate", der)
 
+    async def presented(self, request: web.Request, alias: Alias) -> bytes | None:
+        """Give the client certificate (DER) beside the login of whoever was admitted, if it counts.
+
+        It counts if it would admit somebody here, or was issued here and is good. None: there is
+        none. Raises UnauthenticatedError, ForbiddenError: a revoked or foreign one proves nothing.
+        """
+        der = peer_certificate(request)
+        if der is None:
+            return None
+        if self._known_certificate(alias, der) is None:
+            await self._authenticator.examine(request, "client certificate", der)
+        return der
+
     async def _by_password(
         self, request: web.Request, alias: Alias, name: str, password: str
     ) -> Enroller:
@@ -132,6 +145,11 @@ class Doorkeeper:
         return Enroller(f"requester:{name}") if requester is not None and good else None
 
     async def _by_certificate(self, request: web.Request, alias: Alias, der: bytes) -> Enroller:
+        known = self._known_certificate(alias, der)
+        return known or _station(await self._authenticator.principal(request), alias)
+
+    def _known_certificate(self, alias: Alias, der: bytes) -> Enroller | None:
+        """Tell whose certificate that is, if a requester or a manufacturer vouches for it."""
         digest = hashlib.sha256(der).hexdigest()
         requester = self._rules.access.by_certificate.get(digest)
         if requester is not None and self._may(requester, alias):
@@ -140,7 +158,7 @@ class Doorkeeper:
             device = _device(self._rules.access, alias, der, self._clock.now().utc_us)
             if device is not None:
                 return Enroller(f"cert:{digest}", device=device)
-        return _station(await self._authenticator.principal(request), alias)
+        return None
 
     def _may(self, requester: Requester, alias: Alias) -> bool:
         kind = Evidence(requester.kind)

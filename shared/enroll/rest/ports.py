@@ -1,9 +1,10 @@
 """What REST needs from outside, each port as small as its need; composition roots plug in."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from shared.enroll.key_maker import KeyMaker
 from shared.enroll.refusing import Refusals
 from shared.issuance.ports import CertificateRecord, IssuingKeys
 from shared.issuance.revocation_orders import Revoking
@@ -207,7 +208,8 @@ class RestPorts:
     """Everything that the routes need.
 
     ``profiles`` gives the profiles in force; ``health`` what ``GET /status`` shows; ``keys`` the
-    issuers whose chains go out with certificates; ``sync`` the lanes of replication.
+    issuers whose chains go out with certificates; ``sync`` the lanes of replication. ``maker`` is
+    one per box, whatever asks it: what long keys cost is bounded for all together.
     """
 
     issuance: Issuance
@@ -222,3 +224,4 @@ class RestPorts:
     profiles: Callable[[], Awaitable[Sequence[Profile]]]
     health: Callable[[], Awaitable[Mapping[str, Any]]]
     sync: Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
+    maker: KeyMaker = field(default_factory=KeyMaker)

@@ -128,24 +128,6 @@ async def test_a_renewal_changes_names_where_the_alias_allows_it(
         assert (answer.status, "changes no names" in answer.text) == (403, True)
 
 
-@pytest.mark.parametrize("last", [37, 54])
-async def test_a_key_is_never_given_in_clear_to_who_wants_it_encrypted(
-    server: Server, client: EstClient, last: int
-):
-    oid = x509.ObjectIdentifier(f"1.2.840.113549.1.9.16.2.{last}")
-    request = (
-        x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dev-1")]))
-        .add_attribute(oid, asn1.encode_der(b"key-1"))
-        .sign(keys.generate(), hashes.SHA256())
-    )
-    path = client.folder / "encrypted.csr"
-    path.write_bytes(request.public_bytes(Encoding.DER))
-    answer = await client.post("serverkeygen", path, "-u", f":{server.token}")
-    assert (answer.status, "encrypted beyond TLS" in answer.text) == (400, True)
-    assert not server.events("certificate.issued")
-
-
 GOOD = x509.load_pem_x509_csr(request_pem("hostile").encode()).public_bytes(Encoding.DER)
 
 

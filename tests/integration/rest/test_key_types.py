@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key, pkcs12
 from cryptography.hazmat.primitives.serialization.pkcs7 import load_der_pkcs7_certificates
 
-from shared.enroll.rest import key_maker
+from shared.enroll import key_maker
 from shared.pki import formats, keys
 from shared.pki.keys import KeyType
 from tests.support import pki_keys, rest_server
