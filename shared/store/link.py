@@ -1,5 +1,6 @@
 """The tables of one link as the engine of ``shared.sync`` sees them."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ class Own:
 
 #: Fact, with the peer's name: what a restored central does not know again yet of it (Lacking).
 LACKING: Final = "lacking/"
+#: Fact, with the peer's name: how far it is in lanes of ours that no book here has.
+_FOREIGN: Final = "foreign/"
 #: Fact: what is thought of this database's own history, a verdict; no row while it may go on.
 DOUBT: Final = "doubt"
 
@@ -352,6 +355,16 @@ class LinkTables:
     def set_lacking(self, lacking: Lacking) -> None:
         """Remember what is to be given back."""
         facts.put(self._tx, LACKING + self._peer, lacking.value or None)
+
+    def foreign(self) -> Mapping[tuple[str, Lane], int]:
+        """Read how far the peer is in lanes that are not in our books."""
+        kept = facts.get(self._tx, _FOREIGN + self._peer)
+        return {(name, Lane(lane)): applied for name, lane, applied in json.loads(kept or "[]")}
+
+    def set_foreign(self, foreign: Mapping[tuple[str, Lane], int]) -> None:
+        """Remember how far the peer is in lanes that are not in our books."""
+        kept = [[name, int(lane), applied] for (name, lane), applied in foreign.items()]
+        facts.put(self._tx, _FOREIGN + self._peer, json.dumps(kept))
 
     def directives(self, after: tuple[int, str, str], most: int) -> Sequence[Directive]:
         """Read directives of the peer."""

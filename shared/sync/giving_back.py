@@ -97,7 +97,25 @@ def confirm(
         return contradiction
     ours = {out.segment.name for out in store.out_segments(_ALL)}
     known = {place: mark for place, mark in cursors.items() if place[0] in ours}
+    _ask_again(store, {place: mark for place, mark in cursors.items() if place[0] not in ours})
     return outbox.confirm(store, known)
+
+
+def _ask_again(store: LinkTransaction, foreign: Mapping[tuple[str, Lane], Cursor]) -> None:
+    """Let the directives be asked for once more if the gateway took some that are in no book here.
+
+    What an earlier incarnation had ordered may be applied after the gateway gave its directives
+    back: its disk was full, or the network kept them.
+    """
+    before = store.foreign()
+    risen = {
+        place: mark.applied
+        for place, mark in foreign.items()
+        if mark.applied > before.get(place, 0)
+    }
+    if risen:
+        store.set_foreign({**before, **risen})
+        store.set_lacking(Lacking.DIRECTIVES)
 
 
 def _place(position: bytes) -> tuple[int, str, str]:

@@ -319,6 +319,14 @@ class InboxTransaction(Protocol):
         """Remember what is still to be given back."""
         ...
 
+    def foreign(self) -> Mapping[tuple[str, Lane], int]:
+        """Tell how far the peer told to be in lanes that are not in our books (any more)."""
+        ...
+
+    def set_foreign(self, foreign: Mapping[tuple[str, Lane], int]) -> None:
+        """Remember how far the peer is in lanes that are not in our books."""
+        ...
+
     def directives(self, after: tuple[int, str, str], most: int) -> Sequence[Directive]:
         """Read directives of the peer after (number, kind, subject), in this order."""
         ...

@@ -52,8 +52,9 @@ class Position(NamedTuple):
     """Where an errand is.
 
     ``places``: what the gateway names, or where central is, and what is newest last of all.
-    ``ends``: where the older stretches of its history end, the newest first. A restored central
-    may hold several: the gateway's open segment came first, and what lies before it never.
+    ``ends``, with the last part: where the older stretches of its history end, the newest first. A
+    restored central may hold several: the gateway's open segment came first, and what lies before
+    it never. All of them count, also those that the gateway had taken back before it crashed.
     """
 
     places: Sequence[Place]
@@ -89,12 +90,10 @@ def give(store: LinkTransaction, position: bytes) -> Given | Finding:
         return place
     if place is None:
         return Given([], _encode(Position([])), done=True)
-    if (given := _rows_of(store, place, asked.ends)) is not None:
-        return given
-    return _beyond(store, place, asked.ends)
+    return _rows_of(store, place) or _beyond(store, place)
 
 
-def _rows_of(store: LinkTransaction, place: Place, ends: Sequence[Place]) -> Given | None:
+def _rows_of(store: LinkTransaction, place: Place) -> Given | None:
     """Give what follows in this segment; None: no more of it is held."""
     for lane in Lane:
         after = place.heads[lane]
@@ -105,41 +104,51 @@ def _rows_of(store: LinkTransaction, place: Place, ends: Sequence[Place]) -> Giv
             batch = batch_of(place.segment, lane, after.hash, rows, 0)
             moved = Place(place.segment, {**place.heads, lane: _head(rows[-1])})
             content = [cbor.encode(batch.model_dump())]
-            return Given(content, _encode(Position([moved], ends)), done=False)
+            return Given(content, _encode(Position([moved])), done=False)
     return None
 
 
-def _beyond(store: LinkTransaction, place: Place, ends: Sequence[Place]) -> Given:
+def _beyond(store: LinkTransaction, place: Place) -> Given:
     """Go on with the segment that follows, or with the next stretch; or say that this is all.
 
     A segment of which only a hello told is described: without it the gateway could not follow the
     lineage through it.
     """
-    following = store.child_of(place.segment)
+    older, newer = _other_stretches(store, place.segment)
+    following = store.child_of(place.segment) or next(iter(newer), None)
     if following is None:
-        following = _next_stretch(store, place.segment)
-        if following is None:
-            return Given([], _encode(Position([place], ends)), done=True)
-        ends = [place, *ends][:_NAMED]
+        ends = [_end(store, beginning) for beginning in older[::-1][:_NAMED]]
+        return Given([], _encode(Position([place], ends)), done=True)
     begun = Place(following.name, _NONE)
-    if (given := _rows_of(store, begun, ends)) is not None:
+    if (given := _rows_of(store, begun)) is not None:
         return given
     described = HelloSegment.of(OutSegment(following, is_open=False, heads={}, confirmed={}))
     content = [cbor.encode(described.model_dump())]
-    return Given(content, _encode(Position([begun], ends)), done=False)
+    return Given(content, _encode(Position([begun])), done=False)
 
 
-def _next_stretch(store: LinkTransaction, name: str) -> Segment | None:
-    """Give where the stretch begins that is newer than the one of this segment."""
+def _other_stretches(
+    store: LinkTransaction, name: str
+) -> tuple[Sequence[Segment], Sequence[Segment]]:
+    """Give where stretches begin that are older than the one of this segment, and newer ones."""
     beginnings = store.stretches()
-    if len(beginnings) <= 1:
-        return None
-    segment = store.in_segment(name)
+    segment = store.in_segment(name) if len(beginnings) > 1 else None
     while segment is not None and segment not in beginnings:
         segment = store.in_segment(segment.parent) if segment.parent else None
     if segment is None:
-        return None
-    return next(iter(beginnings[beginnings.index(segment) + 1 :]), None)
+        return (), ()
+    at = beginnings.index(segment)
+    return beginnings[:at], beginnings[at + 1 :]
+
+
+def _end(store: LinkTransaction, segment: Segment) -> Place:
+    """Say how far the stretch is held that begins with this segment."""
+    while (following := store.child_of(segment.name)) is not None:
+        segment = following
+    return Place(
+        segment.name,
+        {lane: Head(*store.in_cursor(segment.name, lane)[:2]) for lane in Lane},
+    )
 
 
 def _common(store: LinkTransaction, places: Sequence[Place]) -> Place | Finding | None:

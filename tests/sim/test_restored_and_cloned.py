@@ -11,7 +11,7 @@ from shared.sync.lineage import Finding, Verdict
 from shared.sync.replicator import CentralReplicator
 from shared.sync.segments import Witness, is_restored_copy
 from tests.support.sim_link import event_id
-from tests.support.sim_load import Backups, burst, command, heal, issue, live_through
+from tests.support.sim_load import Backups, burst, command, heal, issue, live_through, survive
 from tests.support.sim_store import State
 from tests.support.sim_world import CALM, Chaos, Node, World, require
 
@@ -334,3 +334,11 @@ def test_live_events_overtake_a_backlog_without_starving_it() -> None:
 def test_a_bad_day_of_a_healthy_gateway_is_never_taken_for_a_copy() -> None:
     for seed in range(1000, 1010):
         live_through(World(seed, Chaos(late=0.2, duplicate=0.2)), seconds=60)
+
+
+@pytest.mark.parametrize("seed", [207, 1236, 2279, 11847, 13139])
+def test_a_seed_that_once_failed(seed: int) -> None:
+    """What they met: history out of turn (see above); an order of an earlier incarnation that was
+    applied after the directives were given back; a crash between two stretches that are given
+    back, so that the older one seemed lost."""
+    survive(seed)

@@ -59,6 +59,8 @@ class State:
     #: Of central: other boxes of the gateway's name, and what they wrote.
     claims: dict[str, Claim] = field(default_factory=dict)
     fork_rows: tuple[tuple[str, ForkRow], ...] = ()
+    #: Of central: how far the gateway is in lanes that it does not know (any more).
+    foreign: dict[LaneName, int] = field(default_factory=dict)
     #: Name of the open segment.
     opened: str | None = None
 
@@ -79,6 +81,7 @@ class State:
             self.orders.copy(),
             self.claims.copy(),
             self.fork_rows,
+            self.foreign,
             self.opened,
         )
 
@@ -348,6 +351,12 @@ class MemoryTransaction(LinkTransaction):
 
     def set_lacking(self, lacking: Lacking) -> None:
         self.state.facts["lacking"] = lacking.value
+
+    def foreign(self) -> Mapping[LaneName, int]:
+        return self.state.foreign
+
+    def set_foreign(self, foreign: Mapping[LaneName, int]) -> None:
+        self.state.foreign = dict(foreign)
 
     def directives(self, after: tuple[int, str, str], most: int) -> Sequence[Directive]:
         held = sorted(
