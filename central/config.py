@@ -122,6 +122,13 @@ class GatewaySettings(Section):
     token_hours: int = Field(
         default=72, ge=1, le=24 * 30, description="Hours for which a join token can be spent."
     )
+    compare_hours: int = Field(
+        default=24,
+        ge=0,
+        le=24 * 366,
+        description="Hours between comparisons of what central and a gateway hold of its "
+        "certificates, while it is online and has nothing unsent; 0: only on demand.",
+    )
 
 
 class ApprovalSettings(Section):

@@ -1,4 +1,4 @@
-"""The histories of a gateway that is two, from the console: the commands."""
+"""The histories of a gateway, and comparing with it, from the console: the commands."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from central.comparison_doors import compared
 from central.history_doors import DecideOrder
 from shared.kernel.clock import datetime_of
 from shared.web import terminal
@@ -19,7 +20,7 @@ Name = Annotated[str, typer.Argument(help="Name of the gateway.")]
 
 
 def add_commands(app: typer.Typer, ask: Ask) -> None:
-    """Add ``histories`` and ``decide`` to the group ``gateway``."""
+    """Add ``histories``, ``decide`` and ``compare`` to the group ``gateway``."""
 
     @app.command("histories")
     def histories(
@@ -66,3 +67,19 @@ def add_commands(app: typer.Typer, ask: Ask) -> None:
         order = terminal.order(DecideOrder, keep=keep, reason=reason, revoke=revoke)
         ask(context, "POST", f"/gateways/{name}/decide", order)
         out.print(f"It is decided: the gateway {escape(name)} goes on with {escape(keep)}.")
+
+    @app.command("compare")
+    def compare(
+        context: typer.Context,
+        name: Name,
+        as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    ) -> None:
+        """Compare what central and a gateway hold of its certificates, and repair what differs.
+
+        It is done by itself once a day. The gateway must be online, with nothing unsent.
+        """
+        found = ask(context, "POST", f"/gateways/{name}/compare", None)
+        if as_json:
+            terminal.print_json(found)
+            return
+        out.print(f"{found['certificates']:,} certificates were compared. {compared(found)}")

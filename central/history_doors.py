@@ -5,10 +5,10 @@ from typing import Any
 from aiohttp import web
 from pydantic import Field
 
+from central.comparison_doors import named
 from central.identity.doors import Door
 from central.scope import here
 from central.sync.histories import Histories
-from shared.kernel.errors import NotFoundError
 from shared.policy.rights import Permission
 from shared.web.auth import Principal
 from shared.web.console import Order, Text, read_order
@@ -37,12 +37,6 @@ def require_may_decide(who: Principal, name: str, *, revoke: bool) -> None:
 
 def doors(histories: Histories) -> list[Door]:
     """Give what REST and the console have; each act judges for the gateway that it is about."""
-
-    def named(request: web.Request, who: Principal) -> str:
-        name = request.match_info["name"]
-        if not who.may(_SEE, here(name)):
-            raise NotFoundError(f"There is no gateway {name}.")
-        return name
 
     async def listed(request: web.Request, who: Principal) -> Any:
         return await histories.of(named(request, who))

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp.web import AbstractRouteDef
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from central import backup, core, history_doors, question_doors
+from central import backup, comparison_doors, core, history_doors, question_doors
 from central import console as commands
 from central.admin import authority_pages, history_pages, policy_pages, quarantine_pages
 from central.admin.routes import routes as admin_routes
@@ -40,6 +40,7 @@ from central.policy.authoring import Authoring
 from central.questions import Questions
 from central.searching import Searching
 from central.sync import directives, quarantine
+from central.sync.comparing import Comparing
 from central.sync.histories import Histories
 from central.sync.listener import Listener
 from central.sync.view import SyncView
@@ -165,6 +166,9 @@ class Server:
         )
         self._questions = Questions(central, self._inventory, self._authenticator, signer)
         self._histories = Histories(central.storage, self._listener)
+        self._comparing = Comparing(
+            central.storage, self._listener, clock, central.settings.gateways.compare_hours
+        )
         self._authoring = Authoring(database, clock, profiles.refresh)
         self._administration = self._make_administration()
         self._operations = self._make_operations()
@@ -277,6 +281,7 @@ class Server:
             *self._searching.console_routes(),
             *doors.console_routes(question_doors.doors(self._questions)),
             *doors.console_routes(history_doors.doors(self._histories)),
+            *doors.console_routes(comparison_doors.doors(self._comparing)),
             *authority_console.routes(self._administration),
         ]
 
@@ -294,13 +299,14 @@ class Server:
         measured = metrics.routes(self._authenticator, self._sync_view.metrics)
         people = [
             *admin_routes(frame, self._inventory, self._operations, self._questions),
-            *history_pages.routes(frame, self._histories),
+            *history_pages.routes(frame, self._histories, self._comparing),
             *quarantine_pages.routes(frame, self._questions),
             *authority_pages.routes(frame, self._administration),
             *doors.rest_routes(
                 [
                     *question_doors.doors(self._questions),
                     *history_doors.doors(self._histories),
+                    *comparison_doors.doors(self._comparing),
                     *authority_doors.doors(self._administration),
                     authority_doors.of_crls(self._crl_ages),
                 ],

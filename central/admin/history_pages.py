@@ -1,4 +1,4 @@
-"""The page of a gateway that is two: both histories side by side, and the decision."""
+"""The page of what is held of a gateway: its histories, if it is two, and the comparison."""
 
 from urllib.parse import quote
 
@@ -6,10 +6,12 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from central.admin.frame import Frame, form, see_other
+from central.comparison_doors import compared, named
 from central.history_doors import DecideOrder, require_may_decide
 from central.scope import here
+from central.sync.comparing import Comparing
 from central.sync.histories import HERE, Histories, undecided
-from shared.kernel.errors import BadRequestError, NotFoundError
+from shared.kernel.errors import BadRequestError
 from shared.policy.rights import Permission
 from shared.web.auth import Principal
 
@@ -23,19 +25,20 @@ _MEANINGS = {
 }
 
 
-def routes(frame: Frame, histories: Histories) -> list[web.RouteDef]:
+def routes(frame: Frame, histories: Histories, comparing: Comparing) -> list[web.RouteDef]:
     """Give the routes; who may is judged for the line."""
 
     async def shown(request: web.Request, who: Principal) -> web.Response:
-        name = request.match_info["name"]
-        if not who.may(Permission.GATEWAY_READ, here(name)):
-            raise NotFoundError(f"There is no gateway {name}.")
+        name = named(request, who)
+        last = await comparing.last(name)
         found = await histories.of(name)
         context = {
             "name": name,
             "histories": found,
             "undecided": undecided(found),
             "meanings": _MEANINGS,
+            "compared": last,
+            "outcome": "" if last is None else compared(last),
         }
         return frame.show("histories.html", who, "gateways", context)
 
@@ -54,7 +57,14 @@ def routes(frame: Frame, histories: Histories) -> list[web.RouteDef]:
         await histories.decide(name, order.keep, order.reason, who.name, revoke=order.revoke)
         return see_other(f"/gateways/{quote(name, safe='')}/histories")
 
+    async def compare(request: web.Request, who: Principal) -> web.Response:
+        name = named(request, who)
+        who.require(Permission.GATEWAY_COMMAND, on=here(name))
+        await comparing.compare(name, who.name)
+        return see_other(f"/gateways/{quote(name, safe='')}/histories")
+
     return [
+        web.post("/gateways/{name}/compare", frame.guarded(Permission.GATEWAY_COMMAND, compare)),
         web.get("/gateways/{name}/histories", frame.guarded(Permission.GATEWAY_READ, shown)),
         web.post("/gateways/{name}/decide", frame.guarded(Permission.CONFLICT_SETTLE, decide)),
     ]

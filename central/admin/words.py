@@ -23,6 +23,7 @@ _REMEDIES = {
 #: What each kind of open question means.
 CONFLICTS = {
     "clock-in-doubt": "Issued while the gateway's clock was in doubt",
+    "missing-at-gateway": "Certificates that central knows, and the gateway that issued them not",
     "crl-refused": "The gateway cannot sign its revocation list; a new CA starts an empty one",
     "directive-not-regained": "An order that the gateway gave back could not be taken",
     "device-at-two-gateways": "The same device was enrolled at two gateways",

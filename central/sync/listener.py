@@ -12,11 +12,11 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import select
 
-from central.sync import directives, fleet, regaining
+from central.sync import directives, fleet, regaining, settling
 from central.sync.apply import Applier
 from central.sync.fleet import Report
 from shared.kernel.clock import Clock
-from shared.kernel.errors import TmaError, UntrustedError
+from shared.kernel.errors import ConflictError, TmaError, UntrustedError
 from shared.kernel.ids import Random
 from shared.mqtt.link import BrokerAddress
 from shared.mqtt.session import Notice, Online, Session, Wire
@@ -29,8 +29,10 @@ from shared.store.transaction import Transaction
 from shared.sync.effects import Alarm, Contact, Healed, Progress, Stop
 from shared.sync.ends import Keys
 from shared.sync.envelope import BATCH_BYTES_MAX, Signer
+from shared.sync.errands import Rules
 from shared.sync.events import Lane
 from shared.sync.lineage import Finding
+from shared.sync.messages import Errand
 from shared.sync.ports import Cursor
 from shared.sync.replicator import CentralReplicator
 
@@ -105,7 +107,11 @@ class Listener:
             name, known, incarnation=self._incarnation, blocked=blocked, credit=self._share
         )
         storage = self._storage
-        own = Own(reissue=partial(directives.reissue, name), regain=partial(regaining.regain, name))
+        own = Own(
+            reissue=partial(directives.reissue, name),
+            regain=partial(regaining.regain, name),
+            settle=partial(settling.settle, name),
+        )
         link = SqlLink(storage.database.writer, storage.outbox, name, Applier(name).apply_all, own)
         self._ends[name] = end
         self._session.add(name, Wire(end, link))
@@ -153,6 +159,17 @@ class Listener:
             for first in range(0, len(marks), _MARKS_PER_RECEIPT):
                 part = dict(marks[first : first + _MARKS_PER_RECEIPT])
                 self._session.carry_out(name, end.archived(part, now))
+
+    def inquire(self, name: str, errand: Errand, rules: Rules) -> None:
+        """Begin an errand with a gateway. Raises ConflictError: it gives back something else."""
+        if (end := self._ends.get(name)) is None or name not in self._online:
+            raise ConflictError(f"The gateway {name} is not online.")
+        self._session.carry_out(name, end.inquire(errand, rules))
+
+    def give_up(self, name: str, errand: Errand) -> None:
+        """End an errand that ``inquire`` began."""
+        if (end := self._ends.get(name)) is not None:
+            end.give_up(errand)
 
     def renew(self) -> None:
         """Connect again, to present a renewed certificate."""

@@ -32,3 +32,5 @@ CONCURRENT_ISSUES_MAX = 2_000
 SIGN_QUEUE_DEPTH_MAX = 2_000
 ALIASES_MAX = 200
 REQUESTERS_MAX = 300
+#: What was issued later is under way, and is not compared (anti-entropy).
+COMPARED_AFTER_US = 60 * 1_000_000

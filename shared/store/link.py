@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from shared.kernel import limits
 from shared.store import counters, cursors, facts, segments
 from shared.store.forks import ForkTables, TakeIn
+from shared.store.holdings import HoldingTables, Settle
 from shared.store.outbox import Outbox, head, settle
 from shared.store.schema import cursor, directive, inbox_event, outbox, quarantine, segment
 from shared.store.transaction import Transaction
@@ -24,6 +25,7 @@ from shared.sync.ports import (
     Directive,
     Head,
     Lacking,
+    Outcome,
     OutSegment,
     Result,
     Row,
@@ -41,7 +43,8 @@ class Own:
 
     ``reapply`` makes the effects of an event of ours our own again, ``recount`` counts again what
     is counted, ``reissue`` writes all that is in force for the peer again, ``regain`` learns a
-    directive of ours that the peer held, ``take_in`` applies what a second box of its name issued.
+    directive of ours that the peer held, ``take_in`` applies what a second box of its name issued,
+    ``settle`` compares a certificate that it told of again.
     """
 
     reapply: Callable[[Transaction, Event], None] = lambda _tx, _event: None
@@ -49,6 +52,7 @@ class Own:
     reissue: Callable[[Transaction], None] = lambda _tx: None
     regain: Callable[[Transaction, Directive], None] = lambda _tx, _directive: None
     take_in: TakeIn = lambda _tx, _event, _revoke: None
+    settle: Settle = lambda _tx, _holding, _told: Outcome.SAME
 
 
 #: Fact, with the peer's name: what a restored central does not know again yet of it (Lacking).
@@ -179,6 +183,7 @@ class LinkTables:
         self._peer = peer
         self._apply = apply
         self.forks = ForkTables(tx, peer, self._own.take_in)
+        self.holdings = HoldingTables(tx, self._own.settle)
 
     # --- ours -----------------------------------------------------------------------------------
 

@@ -146,6 +146,8 @@ class Errand(StrEnum):
     HISTORY = "history"  # a restored gateway: its own events, which central holds
     DIRECTIVES = "directives"  # a restored central: what it had ordered, which the gateway holds
     HEADS = "heads"  # a restored central: how much the gateway wrote that it may lack
+    DIGEST = "digest"  # central compares: sums over the certificates that the gateway holds
+    LEDGER = "ledger"  # central compares: these certificates, told again
     FORK = "fork"  # a second box of one name: what central does not hold of its history
 
 

@@ -159,6 +159,42 @@ class ForkTransaction(Protocol):
         ...
 
 
+class Holding(NamedTuple):
+    """A certificate as a ledger or an inventory holds it; ``number`` only orders them."""
+
+    number: int
+    ca_id: str
+    serial: str
+    status: str
+
+
+class Outcome(StrEnum):
+    """What came of comparing one certificate."""
+
+    SAME = "same"
+    REPAIRED = "repaired"  # central did not know what it knows now
+    ORDERED = "ordered"  # central is ahead: what it had ordered is ordered again
+
+
+class HoldingTransaction(Protocol):
+    """The certificates themselves, for comparing (``shared.sync.anti_entropy``)."""
+
+    def page(self, after: int, until_us: int, most: int) -> Sequence[Holding]:
+        """Read what we issued up to a moment, after a number, in order (gateway only)."""
+        ...
+
+    def told(self, holding: Holding) -> Sequence[Event]:
+        """Say all that is known of one of them, as it was reported once (gateway only)."""
+        ...
+
+    def settle(self, holding: Holding, told: Sequence[Event]) -> Outcome:
+        """Take in what a gateway tells of a certificate, if it is news (central only).
+
+        Raises UntrustedError and as ``apply`` does.
+        """
+        ...
+
+
 class OutboxTransaction(Protocol):
     """Our events to this peer, inside one transaction."""
 
@@ -386,6 +422,11 @@ class LinkTransaction(OutboxTransaction, InboxTransaction, Protocol):
     @property
     def forks(self) -> ForkTransaction:
         """Other histories of the peer (central only)."""
+        ...
+
+    @property
+    def holdings(self) -> HoldingTransaction:
+        """The certificates that both sides hold."""
         ...
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from functools import partial
 
 from shared.kernel.clock import Instant
+from shared.kernel.errors import ConflictError
 from shared.kernel.ids import Random
-from shared.sync import forks, giving_back, outbox, reconcile, recovery
+from shared.sync import anti_entropy, forks, giving_back, outbox, reconcile, recovery
 from shared.sync.effects import (
     Alarm,
     Contact,
@@ -137,17 +138,22 @@ class GatewayReplicator(End):
         if kind is Kind.RECEIPT and self._welcome_here:
             return self._take_receipt(self._open(Receipt, kind, payload), now)
         if kind is Kind.ASK:
-            return self._asked(self._open(Ask, kind, payload))
+            return self._asked(self._open(Ask, kind, payload), now)
         if kind is Kind.CALL:
             self._challenge = self._open(Call, kind, payload).challenge
             self._sender.stop()  # nothing may overtake the hello that is to be judged
             return self._ask_anew(0, now) if self._connected else []
         return []
 
-    def _asked(self, ask: Ask) -> Effects:
+    def _asked(self, ask: Ask, now: Instant) -> Effects:
         if ask.errand is Errand.FORK:
             of_fork = partial(forks.give, position=ask.position, nonce=self._turned_away)
             return [Run(of_fork, lambda given, _: [self._part(ask, given)] if given else [])]
+        if ask.errand in {Errand.DIGEST, Errand.LEDGER}:
+            compare = partial(
+                anti_entropy.give, errand=ask.errand, position=ask.position, now_us=now.utc_us
+            )
+            return [Run(compare, lambda given, _: [self._part(ask, given)])]
         give = partial(giving_back.give, errand=ask.errand, position=ask.position)
         return [Run(give, lambda given, _: [self._part(ask, given)])]
 
@@ -259,6 +265,17 @@ class CentralReplicator(End):
     def archived(self, cursors: Cursors, now: Instant) -> Effects:
         """Tell which marks rose because a backup was read back; call after that commit."""
         return self._receipt(cursors, now)
+
+    def inquire(self, errand: Errand, rules: Rules) -> Effects:
+        """Begin an errand of the application. Raises ConflictError: it would be in the way."""
+        if self._blocked is not None or self._errands.running is not None:
+            raise ConflictError("This gateway gives back something else at the moment.")
+        return self._errands.start(errand, rules)
+
+    def give_up(self, errand: Errand) -> None:
+        """End an errand of the application."""
+        if self._errands.running is errand:
+            self._errands.stop()
 
     def tick(self, now: Instant) -> Effects:
         """Let time pass: repeat what was not answered. Call about once a second."""

@@ -126,6 +126,10 @@ def test_an_old_copy_within_one_start_heals_by_itself(fleet: Fleet, tmp_path: Pa
     _put_back(gateway, tmp_path / "copy.db")
     gateway.start()
     _require_healed(fleet, gateway, known)
+    wait_until(
+        lambda: fleet.central.gateways()[_NAME]["behind"] == 0, what="the gateway has sent all"
+    )
+    assert "Nothing differs." in fleet.central.command("gateway", "compare", _NAME)
 
 
 def test_two_of_one_are_noticed_and_the_chosen_one_goes_on(fleet: Fleet):

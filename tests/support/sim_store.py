@@ -20,6 +20,7 @@ from shared.sync.ports import (
     Directive,
     ForkRow,
     Head,
+    HoldingTransaction,
     Lacking,
     LinkTransaction,
     OutSegment,
@@ -101,6 +102,10 @@ class MemoryTransaction(LinkTransaction):
     @property
     def forks(self) -> "MemoryForks":
         return MemoryForks(self.state, self.reapply_to)
+
+    @property
+    def holdings(self) -> HoldingTransaction:
+        raise NotImplementedError  # certificates themselves are compared on real databases only
 
     def emit(
         self,
