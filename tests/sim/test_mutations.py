@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 
 from shared.kernel.clock import Instant
-from shared.sync import inbox, outbox, reconcile
+from shared.sync import inbox, lineage, outbox, reconcile
 from shared.sync.effects import Effects
 from shared.sync.envelope import Batch
 from shared.sync.inbox import Acceptance, Outcome
 from shared.sync.lineage import Verdict
 from shared.sync.ports import Cursor
 from shared.sync.receiver import Receiver
-from tests.support.sim_load import survives
+from tests.support.sim_load import burst, survives
+from tests.support.sim_machine import Machine
 from tests.support.sim_store import MemoryTransaction
-from tests.support.sim_world import Chaos, ViolationError
+from tests.support.sim_world import CALM, Chaos, ViolationError, World, require
 
 _SEEDS = 60
 #: Rougher than usual, so that each safeguard is needed soon.
@@ -48,7 +49,7 @@ def _without_skipping_what_is_known(patch: pytest.MonkeyPatch) -> None:
         acceptance = genuine(store, address, batch)
         if acceptance.outcome is Outcome.KNOWN:
             for arrival in inbox._chained(address, batch):
-                inbox._applied(store, batch, arrival)
+                assert inbox._trouble(store, [arrival]) is None
         return acceptance
 
     patch.setattr(inbox, "accept", accept)
@@ -112,10 +113,37 @@ def _resurrecting_the_revoked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryTransaction, "apply", apply)
 
 
+def _without_the_parent_check(patch: pytest.MonkeyPatch) -> None:
+    """A segment is taken wherever it begins, and whatever is held of it already."""
+    patch.setattr(lineage, "judge", lambda *_: None)
+    patch.setattr(lineage, "behind", lambda *_: None)
+    patch.setattr(reconcile, "_closed", lambda *_: None)
+    patch.setattr(inbox, "_require_open", lambda *_: None)
+
+
+def _without_the_fsync(patch: pytest.MonkeyPatch) -> None:
+    """What was written counts as durable, although the machine may still lose it."""
+    patch.setattr(Machine, "after_sync", lambda _self, action: action())
+
+
+def _without_the_fence_in_complete(patch: pytest.MonkeyPatch) -> None:
+    """A certificate is released although the line was stopped since its intent."""
+
+    def complete(self: MemoryTransaction, intent: Any, der: bytes) -> None:
+        with patch.context() as open_line:
+            open_line.setattr(MemoryTransaction, "require_open", lambda _self: None)
+            genuine(self, intent, der)
+
+    genuine = MemoryTransaction.complete
+    patch.setattr(MemoryTransaction, "complete", complete)
+
+
 @pytest.mark.parametrize(
     "mutate",
     [
         _without_the_gap_check,
+        _without_the_fsync,
+        _without_the_fence_in_complete,
         _without_skipping_what_is_known,
         _without_savepoints,
         _pruning_what_is_only_applied,
@@ -132,6 +160,24 @@ def test_the_simulator_catches(mutate: Mutate, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ViolationError, match="seed"):
         for seed in range(_SEEDS):
             survives(seed, _CHAOS)
+
+
+def test_two_boxes_that_nobody_judges_are_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the check of parents both histories would be taken for one."""
+
+    def live() -> None:
+        world = World(1, CALM)
+        burst(world, 20)
+        world.run(60, until=world.drained)
+        world.links[0].twin()
+        world.gateway.crash()  # so that each has a segment of its own behind the same parent
+        world.run(45, until=lambda: bool(world.central.state.claims))
+        require(bool(world.central.state.claims), "two boxes were taken for one")
+
+    live()
+    _without_the_parent_check(monkeypatch)
+    with pytest.raises(ViolationError, match="two boxes"):
+        live()
 
 
 def test_a_verdict_without_cause_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
