@@ -40,6 +40,7 @@ check: setup ## Lint, types, layers, unit tests, architecture, simulator (under 
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2 -m "not soak" tests/unit tests/architecture tests/sim
+	$(BIN)/python -m tests.sim --first 1000 --seconds 60 --jobs 2
 
 bench: setup ## Measure against peers and physical limits in the same run; writes var/bench/
 	@for bench in tests/bench/[a-z]*.py; do $(BIN)/python -m "tests.bench.$$(basename "$$bench" .py)"; done
@@ -47,6 +48,7 @@ bench: setup ## Measure against peers and physical limits in the same run; write
 soak: setup ## What takes longer than `make test` may; writes var/soak/
 	@mkdir -p var/soak
 	$(BIN)/pytest -m soak --timeout 0 --junit-xml var/soak/report.xml tests
+	$(BIN)/python -m tests.sim --seeds 100000 --jobs 2 --resume var/soak/simulator.json
 
 lock: ## Pin the dependencies again, with hashes and without index addresses
 	@test -x var/lock/bin/uv || { $(PYTHON) -m venv var/lock && var/lock/bin/pip install -q uv; }
