@@ -30,7 +30,6 @@ from shared.sync.ports import Holding, LinkTransaction, Outcome
 _LOG = logging.getLogger(__name__)
 #: Kind of the question about certificates that only central holds.
 MISSING: Final = "missing-at-gateway"
-_FACT: Final = "compared/"
 _PATIENCE_S = 30  # without any part of an answer
 _LOOK_S = 0.05
 _PAUSE_S = 60
@@ -54,7 +53,7 @@ _PAGE = (
 _CAS = select(ca.c.ca_id, ca.c.state).where(ca.c.gateway == bindparam("name"))
 _LAST = select(fact.c.value).where(fact.c.name == bindparam("name"))
 _COMPARABLE = select(gateway.c.name, fact.c.value).select_from(
-    gateway.outerjoin(fact, fact.c.name == _FACT + gateway.c.name)
+    gateway.outerjoin(fact, fact.c.name == fleet.COMPARED + gateway.c.name)
 ).where(
     gateway.c.state == fleet.ACTIVE, gateway.c.link == fleet.ONLINE, gateway.c.backlog == 0
 )  # fmt: skip
@@ -85,7 +84,7 @@ class Comparing:
 
     async def last(self, name: str) -> dict[str, Any] | None:
         """Give the last result for a gateway; None before the first."""
-        rows = await self._storage.database.read(_LAST, {"name": _FACT + name})
+        rows = await self._storage.database.read(_LAST, {"name": fleet.COMPARED + name})
         return json.loads(rows[0].value) if rows else None
 
     async def step(self) -> float:
@@ -259,7 +258,7 @@ class Comparing:
 
 def _keep(name: str, result: dict[str, Any], actor: str, transaction: Transaction) -> None:
     """Remember the result; ask a person about what only central holds, once."""
-    facts.put(transaction, _FACT + name, json.dumps(result))
+    facts.put(transaction, fleet.COMPARED + name, json.dumps(result))
     differs = result["repaired"] or result["ordered"] or result["only_here"]
     if differs or actor != "system":
         audit.add(transaction, actor, "gateway.compared", name, result)

@@ -27,6 +27,8 @@ STOPPED = {
 
 #: Kinds of what a gateway asks to be certified.
 IDENTITY, AUTHORITY = "identity", "authority"
+#: Fact, with the gateway's name: what came of the last comparison (JSON); none since a restore.
+COMPARED = "compared/"
 #: Fact: a gateway adopted another identity, so the transport CRL is to be signed.
 TRANSPORT_CRL_DUE = "transport_crl_due"
 

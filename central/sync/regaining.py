@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from central.authority.hierarchy import FLEET, gateway_title, store_authority
 from central.inventory import audit, conflicts
-from central.sync import directives
+from central.sync import directives, fleet
 from central.sync.apply import Applier
 from shared.kernel.errors import Kind, TmaError, UntrustedError
 from shared.policy.grant import Grant
@@ -49,10 +49,13 @@ def begin(transaction: Transaction, outbox: Outbox) -> None:
     """Begin another incarnation: nothing is known for certain of any gateway.
 
     Gateways may hold directives under the numbers that would come next, so each gets a new segment.
+    What the last comparison said is void: the next one comes as soon as the gateway has sent all,
+    and finds what the backup lacks and the gateway has pruned.
     """
     for row in transaction.all(_JOINED):
         outbox.open_segment(transaction, row.name)
         facts.put(transaction, LACKING + row.name, Lacking.DIRECTIVES.value)
+        facts.put(transaction, fleet.COMPARED + row.name, None)
 
 
 def regain(name: str, transaction: Transaction, given: Directive) -> None:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from shared.kernel import cbor, limits
 from shared.sync.envelope import BATCH_BYTES_MAX, Batch, batch_of
-from shared.sync.events import Direction, Lane
-from shared.sync.ports import Cursor, Head, OutboxTransaction, OutSegment, Row
+from shared.sync.events import OPENED, Direction, Lane
+from shared.sync.ports import NOTHING, Cursor, Head, OutboxTransaction, OutSegment, Row
 
 #: What precedes sequence 1 of every lane.
 GENESIS_HASH = bytes(32)
@@ -146,21 +146,48 @@ def welcomed(
     """Take over the peer's cursors at the start of a session.
 
     A new incarnation is a peer restored from a backup, and so is one whose cursor fell: all that
-    is not archived counts as unsent again.
+    is not archived counts as unsent again. If it lost what it had archived, hello is to be said
+    again.
     """
     fell = any(cursor.applied < store.out_cursor(*lane).applied for lane, cursor in cursors.items())
     if fell or incarnation != store.peer_incarnation():
         store.rewind()
         store.set_peer_incarnation(incarnation)
-    for (segment, lane), cursor in cursors.items():
-        archived = store.out_cursor(segment, lane).archived
-        if cursor.applied < archived:
-            return Contradiction(
-                Conflict.LOST,
-                f"The other side is at {cursor.applied} of segment {segment}, "
-                f"lane {lane.name.lower()}, although it had archived {archived}.",
-            )
+    lost = [
+        (lane, cursor)
+        for lane, cursor in cursors.items()
+        if cursor.applied < store.out_cursor(*lane).archived
+    ]
+    if lost:
+        return _go_past(store, lost, cursors)
     return confirm(store, cursors)
+
+
+def _go_past(
+    store: OutboxTransaction,
+    lost: Sequence[tuple[tuple[str, Lane], Cursor]],
+    cursors: Mapping[tuple[str, Lane], Cursor],
+) -> Contradiction:
+    """Write what is kept of segments with a gap at the peer again, in the open segment.
+
+    What they lack is pruned here: a comparison tells the peer of it (``anti_entropy``).
+    """
+    opened = store.out_segments(0)[0].segment.name
+    names = sorted({segment for (segment, _), _ in lost})
+    if opened in names:
+        store.open_segment()
+    for name in names:
+        for lane in Lane:
+            applied = cursors.get((name, lane), NOTHING).applied
+            kept = [row for row in store.remove(name, lane, applied) if row.type != OPENED]
+            store.write_again(lane, kept)
+        store.abandon(name)
+    (segment, lane), cursor = lost[0]
+    return Contradiction(
+        Conflict.LOST,
+        f"The other side is at {cursor.applied} of segment {segment}, lane {lane.name.lower()}, "
+        "although it had archived more: what is kept here goes on behind that.",
+    )
 
 
 def confirm(

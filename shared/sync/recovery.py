@@ -180,8 +180,8 @@ def take(store: LinkTransaction, part: Part, gateway: str) -> Taken | Trouble:
             _take_empty(store, _read(HelloSegment, value).described()[0])
         elif trouble := _take_batch(store, _read(Batch, value), gateway):
             return Trouble(trouble)
-    if part.done and (trouble := _go_on(store, _decode(part.position))):
-        return Trouble(trouble)
+    if part.done:
+        _go_on(store, _decode(part.position))
     return Taken.YES
 
 
@@ -227,8 +227,12 @@ def chained(batch: Batch, gateway: str) -> Iterator[Row]:
         yield Row(sequence, event, previous, events.decode(event).type)
 
 
-def _go_on(store: LinkTransaction, reached: Position) -> str | None:
-    """Open a segment behind the newest event that central holds, and write the rest again there."""
+def _go_on(store: LinkTransaction, reached: Position) -> None:
+    """Open a segment behind the newest event that central holds, and write the rest again there.
+
+    What central has lost and is pruned here is told again by the comparison that follows
+    (``anti_entropy``).
+    """
     trunk, frontier = _trunk(store, reached), next(iter(reached.places), None)
     store.rewind()  # central may be an old copy too: what it had confirmed may be off its trunk now
     undrained = [out.segment.name for out in _oldest_first(store.out_segments(_ALL))]
@@ -237,9 +241,7 @@ def _go_on(store: LinkTransaction, reached: Position) -> str | None:
         reset.append(frontier.segment)
     for name in reset:
         for lane, head in trunk.get(name, _NONE).items():
-            archived = store.out_cursor(name, lane).archived
-            if head.sequence < archived:
-                return "Central has lost events that are not kept here any more either."
+            archived = min(store.out_cursor(name, lane).archived, head.sequence)
             store.set_out_cursor(name, lane, Cursor(*head, archived))
     moved: dict[Lane, list[Row]] = {lane: [] for lane in Lane}
     for name in undrained:
@@ -256,7 +258,6 @@ def _go_on(store: LinkTransaction, reached: Position) -> str | None:
         again = [row for row in rows if row.type != OPENED and _digest(row) not in written]
         store.write_again(lane, again)
     store.set_doubt("")
-    return None
 
 
 def _written(store: LinkTransaction, trunk: Iterable[str], lane: Lane) -> set[bytes]:

@@ -178,7 +178,9 @@ class GatewayReplicator(End):
         self, welcome: Welcome, contradiction: Contradiction | None, now: Instant
     ) -> Effects:
         if contradiction is not None:
-            return self._contradicted(contradiction)
+            effects = self._contradicted(contradiction)
+            again = contradiction.kind is Conflict.LOST and self._connected
+            return effects + (self._ask_anew(0, now) if again else [])
         if not self._connected or self._sender.live:
             return []
         return self._sender.start(self._window, welcome.credit, now)
@@ -415,6 +417,7 @@ class CentralReplicator(End):
         if errand is Errand.DIRECTIVES:
             rules = Rules(begin, giving_back.take_directives, lambda now: [self._call(now)])
         else:
+            self._errands.stop()  # since the last hello it may have gone on elsewhere
             rules = Rules(begin, giving_back.take_heads, lambda _: [Alarm(_REGAINED)])
         return self._errands.start(errand, rules)
 

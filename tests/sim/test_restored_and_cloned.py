@@ -342,3 +342,27 @@ def test_a_seed_that_once_failed(seed: int) -> None:
     applied after the directives were given back; a crash between two stretches that are given
     back, so that the older one seemed lost."""
     survive(seed)
+
+
+def test_a_central_that_lost_what_the_gateway_has_pruned_is_gone_on_with() -> None:
+    """Its backup is older than one that it had told of. The rest is told by a comparison."""
+    world = _drained_world(3)
+    backups, old = Backups(world), [node.durable for node in world.central.machine.nodes]
+    burst(world, 300, first=3000)
+    world.run(60, until=world.drained)
+    for _ in range(2):
+        backups.take()
+        world.run(60)
+    pruned = {f"status:{number:032x}" for number in range(3000, 3300)}
+    backups.kept = [old]
+    backups.restore()
+    burst(world, 5, first=9000)
+    world.run(900, until=world.drained)
+    assert world.drained()
+    known = world.central.state.effects
+    assert known[f"status:{9000:032x}"] == "good"
+    assert pruned - known.keys()
+    assert any("archived" in alarm for alarm in world.gateway.alarms)
+    burst(world, 3, first=9500)
+    world.run(100, until=world.drained)
+    assert known.keys() < world.central.state.effects.keys()

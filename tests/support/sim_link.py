@@ -182,7 +182,15 @@ class Link:
             for lane, head in out.heads.items()
         )
         regained = not self.central.state.facts.get("lacking")
-        return confirmed and regained and all(p in held for p in self.gateway.state.outbox)
+        ordered = self.central.state
+        obeyed = all(  # a disk that was put back just now has not said so yet
+            place in self.gateway.state.inbox
+            for place in ordered.outbox
+            if place[0] == ordered.opened
+        )
+        return (
+            confirmed and regained and obeyed and all(p in held for p in self.gateway.state.outbox)
+        )
 
     def check_complete(self) -> None:
         """After draining: nothing is lost, and each event is applied or quarantined."""

@@ -287,9 +287,8 @@ class MemoryTransaction(LinkTransaction):
             self.state.intents.pop(event.body["serial"], None)
 
     def remove(self, segment: str, lane: Lane, after: int) -> Sequence[Row]:
-        rows: list[Row] = []
-        while row := self.state.outbox.pop((segment, lane, after + len(rows) + 1), None):
-            rows.append(row)
+        places = sorted(p for p in self.state.outbox if p[:2] == (segment, lane) and p[2] > after)
+        rows = [self.state.outbox.pop(place) for place in places]  # the first may be pruned
         if rows:
             kept = self.state.outbox.get((segment, lane, after))
             self.state.heads[segment, lane] = Head(after, kept.hash if kept else GENESIS_HASH)

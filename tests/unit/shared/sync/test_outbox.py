@@ -147,10 +147,16 @@ def test_a_restored_peer_gets_again_what_is_not_archived(incarnation: str) -> No
     assert _all_batches(tx)[-1].first_sequence == 8
 
 
-def test_a_peer_that_lost_what_it_archived_is_told_on() -> None:
+def test_a_peer_that_lost_what_it_archived_is_gone_on_with() -> None:
     tx, names = _history((0, 20))
     lane = names[0], Lane.NORMAL
     outbox.confirm(tx, {lane: _mark(tx, lane, 15, archived=10)})
+    kept = [row.event for row in tx.out_rows(*lane, 9, 100, 1 << 20)]
     found = outbox.welcomed(tx, "new", {lane: NOTHING})
     assert found is not None
     assert found.kind is Conflict.LOST
+    [opened] = tx.out_segments(0)
+    assert opened.segment.parent == names[0]
+    again = tx.out_rows(opened.segment.name, Lane.NORMAL, 1, 100, 1 << 20)
+    assert [row.event for row in again] == kept
+    assert outbox.welcomed(tx, "new", {(opened.segment.name, Lane.NORMAL): NOTHING}) is None
