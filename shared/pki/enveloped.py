@@ -39,6 +39,12 @@ class Capability(NamedTuple):
 #: AES by the bits of its key: as content cipher in CBC mode and as key wrap (RFC 3565). GCM would
 #: be AuthEnvelopedData (RFC 5083), which RFC 7030 does not know.
 _CBC = {bits: f"2.16.840.1.101.3.4.1.{arc}" for bits, arc in ((128, 2), (192, 22), (256, 42))}
+#: What clients may name instead: AES-GCM, triple DES, RC2.
+_OTHER_CIPHERS = {
+    *(f"2.16.840.1.101.3.4.1.{arc}" for arc in (6, 26, 46)),
+    "1.2.840.113549.3.7",
+    "1.2.840.113549.3.2",
+}
 _WRAP = {bits: f"2.16.840.1.101.3.4.1.{arc}" for bits, arc in ((128, 5), (192, 25), (256, 45))}
 #: dhSinglePass-stdDH with its key derivation (RFC 5753 §7.1.4); SHA-1 is not spoken here.
 _SCHEMES: dict[str, hashes.HashAlgorithm] = {
@@ -97,7 +103,10 @@ class Envelope:
             locked = _agreement(key, certificate, skid, offered, strength)
         # RFC 5652 §6.1: key transport to an issuer and serial number is the one old form.
         version = 0 if isinstance(key, rsa.RSAPublicKey) and skid is None else 2
-        ciphers = {bits for bits, oid in _CBC.items() if any(one.oid == oid for one in offered)}
+        named = {one.oid for one in offered}
+        ciphers = {bits for bits, oid in _CBC.items() if oid in named}
+        if not ciphers and named & _OTHER_CIPHERS:
+            raise _nothing_fits("AES in CBC mode, or no content cipher at all")
         return cls(_strong_enough(ciphers or set(_CBC), strength), version, locked)
 
     def around(self, content_type: bytes, content: bytes, random: Random) -> bytes:
@@ -145,8 +154,7 @@ def _transport(
     offered: frozenset[Capability],
 ) -> Callable[[bytes], bytes]:
     """Use KeyTransRecipientInfo (RFC 5652 §6.2.1), with OAEP (RFC 3560) where it is offered."""
-    oaep = {Capability(_RSA_OAEP), Capability(_RSA_OAEP, _OAEP_SHA256)}
-    if offered & oaep:
+    if Capability(_RSA_OAEP, _OAEP_SHA256) in offered:  # without parameters it would be SHA-1
         way: rsa_padding.AsymmetricPadding = rsa_padding.OAEP(
             rsa_padding.MGF1(hashes.SHA256()), hashes.SHA256(), None
         )
@@ -233,6 +241,6 @@ def _require_usage(
 
 def _nothing_fits(what: str) -> BadRequestError:
     return BadRequestError(
-        "The SMIMECapabilities of the request name no key encipherment that fits the client's key.",
+        "The SMIMECapabilities of the request name no encryption that fits the client's key.",
         remedy=f"Name {what} there.",
     )

@@ -33,6 +33,7 @@ _OAEP_SHA256 = bytes.fromhex(
     "300d06096086480165030402010500"
 )
 _WRAP128, _WRAP256 = "2.16.840.1.101.3.4.1.5", "2.16.840.1.101.3.4.1.45"
+_GCM256 = "2.16.840.1.101.3.4.1.46"
 _CBC256 = "2.16.840.1.101.3.4.1.42"
 _ECDH_SHA384 = "1.3.132.1.11.2"
 
@@ -179,6 +180,7 @@ async def test_a_key_is_never_given_in_clear_to_who_wants_it_encrypted(
         (_attributes(_ASYMMETRIC, named, wraps), False, "mutual TLS"),
         (_attributes(_ASYMMETRIC, b"other", wraps), True, "does not name"),
         (_attributes(_ASYMMETRIC, named, _capability(_RSA)), True, "key wrap"),
+        (_attributes(_ASYMMETRIC, named, wraps, _capability(_GCM256)), True, "CBC"),
         (_attributes(_ASYMMETRIC, named, b"\x02\x01\x01"), True, "malformed"),
     ):
         csr = _request(client.folder, attributes)
