@@ -275,6 +275,25 @@ def test_a_forged_verdict_stops_nobody(sides: tuple[Side, Side]) -> None:
     assert [type(one) for one in effects] == [Alarm]
 
 
+def test_a_tampered_receipt_confirms_nothing(sides: tuple[Side, Side]) -> None:
+    gateway, central = sides
+    _connected(gateway, central)
+    issue(gateway.tx, "1" * 32)
+    (sent,) = gateway.settle(gateway.end.wake(START))
+    assert isinstance(sent, Send)
+    answers = central.settle(central.end.received(sent.kind, sent.payload, START))
+    [receipt] = [one for one in answers if isinstance(one, Send) and one.kind is Kind.RECEIPT]
+    waiting = gateway.tx.backlog()
+    for place in range(0, len(receipt.payload), 7):
+        damaged = bytearray(receipt.payload)
+        damaged[place] ^= 1
+        effects = gateway.settle(gateway.end.received(Kind.RECEIPT, bytes(damaged), START))
+        assert [type(one) for one in effects] == [Alarm]
+        assert gateway.tx.backlog() == waiting
+    gateway.settle(gateway.end.received(receipt.kind, receipt.payload, START))
+    assert gateway.tx.backlog() == 0
+
+
 @pytest.mark.parametrize("kind", list(Kind))
 @pytest.mark.parametrize("payload", [b"", b"\x00", b"\xd2\x84", bytes(1000)])
 def test_noise_is_an_alarm_or_nothing(sides: tuple[Side, Side], kind: Kind, payload: bytes) -> None:
