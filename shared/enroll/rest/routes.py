@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from shared.enroll.refusing import Refusing
 from shared.enroll.rest import documents, openapi
-from shared.enroll.rest.catalogue import Catalogue
+from shared.enroll.rest.catalogue import LANE_FILTERS, Catalogue
 from shared.enroll.rest.certificates import FILTERS, Certificates
 from shared.enroll.rest.content import PROTOCOL
 from shared.enroll.rest.enrolling import Enrolling
@@ -272,6 +272,7 @@ def _catalogue_routes(catalogue: Catalogue) -> tuple[Route, ...]:
             catalogue.sync,
             "Say how far each lane of replication is",
             "SyncLanes",
+            query=(*(f"filter[{name}]" for name in LANE_FILTERS), "page[size]", "page[after]"),
         ),
         Route(
             Permission.STATUS_READ,

@@ -64,3 +64,32 @@ def test_metrics_are_not_for_everybody(central: Central, api):
     assert (
         api.get("/api/v2.0/sync", headers={"Authorization": f"Bearer {token}"}).status_code == 403
     )
+
+
+async def test_lanes_are_filtered_and_paged(central, newborn, api):
+    first, second = await newborn(), await newborn()
+    for puppet in (first, second):
+        async with puppet.open(), puppet.online():
+            await puppet.emit("certificate.issued", puppet.certificate("SN-lane"))
+            await puppet.drained()
+    place = "/api/v2.0/sync"
+    mine = {"filter[gateway]": first.name, "filter[direction]": "up"}
+    found = api.get(place, params=mine).json()["data"]
+    assert {one["attributes"]["gateway"] for one in found} == {first.name}
+    assert {one["attributes"]["lane"] for one in found} == {"urgent", "normal"}
+    everything = [one["id"] for one in api.get(place).json()["data"]]
+    paged: list[str] = []
+    address = f"{place}?page[size]=3"
+    while address:
+        page = api.get(address).json()
+        assert len(page["data"]) <= 3
+        paged += [one["id"] for one in page["data"]]
+        address = page["links"].get("next")
+    assert paged == everything
+    assert api.get(place, params={"filter[colour]": "red"}).status_code == 400
+    only = central.command("user", "add", f"of-{first.name}", "--role", "operator",
+                           "--scope", f"line={first.name}", "--no-login")  # fmt: skip
+    assert only is not None
+    token = central.command("token", "add", f"of-{first.name}", "one").strip().splitlines()[-1]
+    seen = api.get(place, headers={"Authorization": f"Bearer {token}"}).json()["data"]
+    assert {one["attributes"]["gateway"] for one in seen} == {first.name}
