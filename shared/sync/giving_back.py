@@ -108,13 +108,11 @@ def _ask_again(store: LinkTransaction, foreign: Mapping[tuple[str, Lane], Cursor
     back: its disk was full, or the network kept them.
     """
     before = store.foreign()
-    risen = {
-        place: mark.applied
-        for place, mark in foreign.items()
-        if mark.applied > before.get(place, 0)
-    }
-    if risen:
-        store.set_foreign({**before, **risen})
+    if any(mark.applied > before.get(place, 0) for place, mark in foreign.items()):
+        # Only what is named now is remembered: asking once too often does no harm.
+        store.set_foreign(
+            {place: max(mark.applied, before.get(place, 0)) for place, mark in foreign.items()}
+        )
         store.set_lacking(Lacking.DIRECTIVES)
 
 

@@ -82,7 +82,7 @@ class State:
             self.orders.copy(),
             self.claims.copy(),
             self.fork_rows,
-            self.foreign,
+            self.foreign.copy(),
             self.opened,
         )
 

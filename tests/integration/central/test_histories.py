@@ -104,7 +104,7 @@ async def test_the_other_box_goes_on_behind_it(central, newborn, api):
         await copy.emit("certificate.issued", copy.certificate("SN-after"))
         await copy.drained()
         await _eventually(lambda: len(_known(central, first.name)) == 33)
-        assert _gateway(central, first.name) == "active"
+        await _eventually(lambda: _gateway(central, first.name) == "active")
         assert set(_known(central, first.name).values()) == {"good"}
         states = [
             one["attributes"]["state"] for one in api.get(f"{place}/histories").json()["data"]
