@@ -6,7 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from central.identity.doors import Door
-from central.scope import here
+from central.scope import here, visible
 from central.sync.comparing import Comparing
 from shared.kernel.errors import NotFoundError
 from shared.policy.rights import Permission
@@ -15,19 +15,11 @@ from shared.web.auth import Principal
 _SEE, _COMPARE = Permission.GATEWAY_READ, Permission.GATEWAY_COMMAND
 
 
-def named(request: web.Request, who: Principal) -> str:
-    """Give the gateway of an address. Raises NotFoundError for what one may not even see."""
-    name = request.match_info["name"]
-    if not who.may(_SEE, here(name)):
-        raise NotFoundError(f"There is no gateway {name}.")
-    return name
-
-
 def doors(comparing: Comparing) -> list[Door]:
     """Give what REST and the console have; each act judges for the gateway that it is about."""
 
     async def last(request: web.Request, who: Principal) -> Any:
-        name = named(request, who)
+        name = visible(request.match_info["name"], who)
         found = await comparing.last(name)
         if found is None:
             raise NotFoundError(
@@ -37,7 +29,7 @@ def doors(comparing: Comparing) -> list[Door]:
         return {"id": name, **found}
 
     async def compare(request: web.Request, who: Principal) -> Any:
-        name = named(request, who)
+        name = visible(request.match_info["name"], who)
         who.require(_COMPARE, on=here(name))
         return await comparing.compare(name, who.name)
 

@@ -127,7 +127,7 @@ class GatewaySettings(Section):
         ge=0,
         le=24 * 366,
         description="Hours between comparisons of what central and a gateway hold of its "
-        "certificates, while it is online and has nothing unsent; 0: only on demand.",
+        "certificates, while it is online and nothing is under way; 0: only on demand.",
     )
 
 

@@ -5,9 +5,8 @@ from typing import Any
 from aiohttp import web
 from pydantic import Field
 
-from central.comparison_doors import named
 from central.identity.doors import Door
-from central.scope import here
+from central.scope import here, visible
 from central.sync.histories import Histories
 from shared.policy.rights import Permission
 from shared.web.auth import Principal
@@ -39,10 +38,10 @@ def doors(histories: Histories) -> list[Door]:
     """Give what REST and the console have; each act judges for the gateway that it is about."""
 
     async def listed(request: web.Request, who: Principal) -> Any:
-        return await histories.of(named(request, who))
+        return await histories.of(visible(request.match_info["name"], who))
 
     async def decide(request: web.Request, who: Principal) -> Any:
-        name = named(request, who)
+        name = visible(request.match_info["name"], who)
         order = await read_order(request, DecideOrder)
         require_may_decide(who, name, revoke=order.revoke)
         return await histories.decide(name, order.keep, order.reason, who.name, revoke=order.revoke)

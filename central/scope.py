@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from shared.kernel.errors import NotFoundError
 from shared.policy.rights import Permission, Place
 from shared.sync.join import CENTRAL_NAME
 from shared.web.auth import Principal
@@ -33,3 +34,10 @@ def may_of(who: Principal, permission: Permission) -> Of:
 def here(gateway: str) -> Place:
     """Give the place of a box; central is no line."""
     return Place(line=None if gateway == CENTRAL_NAME else gateway)
+
+
+def visible(gateway: str, who: Principal) -> str:
+    """Give the name of a gateway. Raises NotFoundError for one that somebody may not even see."""
+    if not who.may(Permission.GATEWAY_READ, here(gateway)):
+        raise NotFoundError(f"There is no gateway {gateway}.")
+    return gateway

@@ -6,9 +6,9 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from central.admin.frame import Frame, form, see_other
-from central.comparison_doors import compared, named
+from central.comparison_doors import compared
 from central.history_doors import DecideOrder, require_may_decide
-from central.scope import here
+from central.scope import here, visible
 from central.sync.comparing import Comparing
 from central.sync.histories import HERE, Histories, undecided
 from shared.kernel.errors import BadRequestError
@@ -29,7 +29,7 @@ def routes(frame: Frame, histories: Histories, comparing: Comparing) -> list[web
     """Give the routes; who may is judged for the line."""
 
     async def shown(request: web.Request, who: Principal) -> web.Response:
-        name = named(request, who)
+        name = visible(request.match_info["name"], who)
         last = await comparing.last(name)
         found = await histories.of(name)
         context = {
@@ -43,7 +43,7 @@ def routes(frame: Frame, histories: Histories, comparing: Comparing) -> list[web
         return frame.show("histories.html", who, "gateways", context)
 
     async def decide(request: web.Request, who: Principal) -> web.Response:
-        name = request.match_info["name"]
+        name = visible(request.match_info["name"], who)
         fields = await form(request)
         try:
             order = DecideOrder(
@@ -58,7 +58,7 @@ def routes(frame: Frame, histories: Histories, comparing: Comparing) -> list[web
         return see_other(f"/gateways/{quote(name, safe='')}/histories")
 
     async def compare(request: web.Request, who: Principal) -> web.Response:
-        name = named(request, who)
+        name = visible(request.match_info["name"], who)
         who.require(Permission.GATEWAY_COMMAND, on=here(name))
         await comparing.compare(name, who.name)
         return see_other(f"/gateways/{quote(name, safe='')}/histories")

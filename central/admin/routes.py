@@ -15,7 +15,7 @@ from central.inventory.models import CertificateView
 from central.inventory.reads import Inventory
 from central.operations import Operations
 from central.questions import Questions
-from central.scope import lines_of
+from central.scope import lines_of, visible
 from shared.issuance.status import REASONS
 from shared.kernel.errors import BadRequestError, NotFoundError, TmaError, UnauthenticatedError
 from shared.pki import formats
@@ -212,9 +212,7 @@ class _Admin:
         return {"gateways": [(gateway, words.of_gateway(gateway, now_us)) for gateway in found]}
 
     async def _gateway(self, request: web.Request, who: Principal) -> dict[str, Any]:
-        name = request.match_info["name"]
-        if not who.may(Permission.GATEWAY_READ, Place(line=name)):
-            raise NotFoundError(f"There is no gateway {name}.")
+        name = visible(request.match_info["name"], who)
         found = await self._inventory.gateway(name)
         return {
             "gateway": found,

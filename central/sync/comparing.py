@@ -14,16 +14,19 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import bindparam, func, select
 
 from central.inventory import audit, conflicts
-from central.sync import fleet
+from central.sync import fleet, settling
+from central.sync.apply import Applier
 from central.sync.listener import Listener, Storage
 from shared.kernel.clock import US_PER_SECOND, Clock
-from shared.kernel.errors import ConflictError, Kind, TmaError, UnavailableError
+from shared.kernel.errors import ConflictError, TmaError, UnavailableError, UntrustedError
 from shared.store import facts
+from shared.store.link import LinkTables
 from shared.store.schema import ca, certificate, conflict, fact, gateway
 from shared.store.transaction import Transaction
 from shared.sync import anti_entropy
 from shared.sync.anti_entropy import Question, Table
-from shared.sync.errands import Rules, Taken, Trouble
+from shared.sync.effects import Effects
+from shared.sync.errands import Rules, Taken
 from shared.sync.messages import Errand, Part
 from shared.sync.ports import Holding, LinkTransaction, Outcome
 
@@ -31,15 +34,13 @@ _LOG = logging.getLogger(__name__)
 #: Kind of the question about certificates that only central holds.
 MISSING: Final = "missing-at-gateway"
 _PATIENCE_S = 30  # without any part of an answer
-_LOOK_S = 0.05
 _PAUSE_S = 60
 _HOUR_US = 3600 * US_PER_SECOND
 _SPLIT_MAX = 32  # buckets; more of them are not split once more: much differs
 _EXAMPLES = 20
-_SEEN_MAX = 200_000
 
 _NEWEST = select(func.max(certificate.c.id).label("id"))
-_PAGE = (
+_HELD = (
     select(certificate.c.id, certificate.c.ca_id, certificate.c.serial, certificate.c.status)
     .where(
         certificate.c.ca_id == bindparam("ca"),
@@ -50,6 +51,8 @@ _PAGE = (
     .order_by(certificate.c.id)
     .limit(anti_entropy.LOOKED_AT)
 )
+#: A stub was never reported: central ordered something of what it had not heard of.
+_REPORTED = _HELD.where(certificate.c.state != "stub")
 _CAS = select(ca.c.ca_id, ca.c.state).where(ca.c.gateway == bindparam("name"))
 _LAST = select(fact.c.value).where(fact.c.name == bindparam("name"))
 _COMPARABLE = select(gateway.c.name, fact.c.value).select_from(
@@ -107,12 +110,7 @@ class Comparing:
 
         Raises NotFoundError, ConflictError (not online, or busy), UnavailableError (no answer).
         """
-        backlog = await self._storage.database.writer.run(lambda tx: fleet.find(tx, name).backlog)
-        if backlog:
-            raise ConflictError(
-                f"The gateway {name} has {backlog:,} events that it has not sent yet.",
-                remedy="Compare once they are here: until then both must differ.",
-            )
+        await self._storage.database.writer.run(partial(self._require_quiet, name))
         newest = (await self._storage.database.read(_NEWEST, {}))[0].id or 0
         until_us, theirs = await self._digest(name, Question())
         bounds = _Bounds(await self._cas(name, theirs), newest, until_us)
@@ -130,6 +128,18 @@ class Comparing:
         await self._storage.database.writer.run(partial(_keep, name, result, actor))
         return {"id": name, **result}
 
+    def _require_quiet(self, name: str, tx: Transaction) -> None:
+        """Raise ConflictError while something is under way, for then both sides must differ."""
+        unsent = fleet.find(tx, name).backlog
+        tables = LinkTables(tx, self._storage.outbox, name, Applier(name).apply_all)
+        unconfirmed = tables.backlog()
+        if unsent or unconfirmed:
+            raise ConflictError(
+                f"The gateway {name} has {unsent:,} events to send, and {unconfirmed:,} orders to "
+                "confirm.",
+                remedy="Compare once they are delivered: until then both sides must differ.",
+            )
+
     async def _settle(
         self, name: str, bounds: _Bounds, buckets: Sequence[str]
     ) -> tuple[list[Outcome], list[str]]:
@@ -137,30 +147,27 @@ class Comparing:
 
         The second are those that only central holds.
         """
-        suffixes = tuple(buckets)
+        suffixes = frozenset(buckets)
         if len(buckets) <= _SPLIT_MAX:
             question = Question(suffixes, bounds.until_us)
             _, theirs = await self._digest(name, question)
             finer = anti_entropy.differing(await self._own(bounds, question), theirs)
             if len(finer) <= anti_entropy.SUFFIXES_MAX:
-                suffixes = tuple(finer)
+                suffixes = frozenset(finer)
         if not suffixes:  # what was under way has come meanwhile
             return [], []
         question = Question(suffixes, bounds.until_us)
-        found: dict[bytes, list[tuple[Holding, Outcome]]] = {}
+        found: dict[bytes, list[tuple[str, Outcome]]] = {}
 
         def take(store: LinkTransaction, part: Part) -> None:
             told = [anti_entropy.read_told(one) for one in part.content]
             found[part.nonce] = [
-                (one.holding, store.holdings.settle(one.holding, one.events)) for one in told
+                (one.holding.serial, store.holdings.settle(one.holding, one.events)) for one in told
             ]
 
         await self._ask(name, Errand.LEDGER, question, take)
         settled = [one for part in found.values() for one in part]
-        seen = {(holding.ca_id, holding.serial) for holding, _ in settled[:_SEEN_MAX]}
-        only_here: list[str] = []
-        if len(settled) <= _SEEN_MAX:
-            only_here = await self._unseen(bounds, question, seen)
+        only_here = await self._unseen(bounds, question, {serial for serial, _ in settled})
         return [outcome for _, outcome in settled], only_here
 
     async def _digest(self, name: str, question: Question) -> tuple[int, Table]:
@@ -187,40 +194,36 @@ class Comparing:
     ) -> None:
         """Run an errand to its end. Raises UnavailableError when the gateway falls silent."""
         loop = asyncio.get_running_loop()
-        ended, heard = False, loop.time()
-        failed: list[TmaError] = []
+        ended: asyncio.Future[str] = loop.create_future()  # why it failed, or ''
+        heard = loop.time()
 
-        def taken(store: LinkTransaction, part: Part) -> Taken | Trouble:
+        def taken(store: LinkTransaction, part: Part) -> Taken:
             nonlocal heard
             heard = loop.time()
-            try:
-                with store.savepoint():
-                    take(store, part)
-            except TmaError as error:
-                if error.kind is Kind.RETRYABLE:
-                    raise
-                failed.append(error)
-                return Trouble(f"What the gateway gave to be compared is refused: {error.message}")
+            take(store, part)
             return Taken.YES
 
-        def done(_now: Any) -> list[Any]:
-            nonlocal ended
-            ended = True
+        def end(why: str) -> Effects:
+            ended.set_result(why)
             return []
 
-        self._listener.inquire(name, errand, Rules(lambda _: question.encode(), taken, done))
+        rules = Rules(lambda _: question.encode(), taken, lambda _now: end(""), end)
+        self._listener.inquire(name, errand, rules)
         try:
-            while not ended and not failed:
-                await asyncio.sleep(_LOOK_S)
-                if loop.time() - heard > _PATIENCE_S:
+            while not ended.done():
+                await asyncio.wait([ended], timeout=_PATIENCE_S)
+                if not ended.done() and loop.time() - heard > _PATIENCE_S:
                     raise UnavailableError(
                         f"The gateway {name} does not answer.",
                         remedy="Try again later; a gateway of an older version cannot compare.",
                     )
         finally:
             self._listener.give_up(name, errand)
-        if failed:
-            raise failed[0]
+        if why := ended.result():
+            raise UntrustedError(
+                f"What the gateway {name} gave to be compared is refused: {why}",
+                remedy="Nothing of that answer was used. Look at that gateway: is it genuine?",
+            )
 
     async def _cas(self, name: str, theirs: Table) -> list[str]:
         """Give the CAs that are compared: those in force, and former ones that it knows of.
@@ -237,27 +240,29 @@ class Comparing:
             await asyncio.to_thread(anti_entropy.add_up, table, page, question)
         return table
 
-    async def _unseen(
-        self, bounds: _Bounds, question: Question, seen: set[tuple[str, str]]
-    ) -> list[str]:
+    async def _unseen(self, bounds: _Bounds, question: Question, seen: set[str]) -> list[str]:
         return [
             f"{one.ca_id}/{one.serial}"
-            async for page in self._pages(bounds)
+            async for page in self._pages(bounds, _REPORTED)
             for one in page
-            if question.names(one.serial) and (one.ca_id, one.serial) not in seen
+            if question.names(one.serial) and one.serial not in seen
         ]
 
-    async def _pages(self, bounds: _Bounds) -> AsyncGenerator[list[Holding]]:
+    async def _pages(
+        self, bounds: _Bounds, statement: Any = _HELD
+    ) -> AsyncGenerator[list[Holding]]:
         for ca_id in bounds.cas:
             after = 0
             place = {"ca": ca_id, "newest": bounds.newest, "until": bounds.until_us}
-            while rows := await self._storage.database.read(_PAGE, {**place, "after": after}):
+            while rows := await self._storage.database.read(statement, {**place, "after": after}):
                 after = rows[-1].id
                 yield [Holding(*row) for row in rows]
 
 
 def _keep(name: str, result: dict[str, Any], actor: str, transaction: Transaction) -> None:
     """Remember the result; ask a person about what only central holds, once."""
+    if result["repaired"]:
+        settling.recount(transaction, name)
     facts.put(transaction, fleet.COMPARED + name, json.dumps(result))
     differs = result["repaired"] or result["ordered"] or result["only_here"]
     if differs or actor != "system":

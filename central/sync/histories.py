@@ -16,7 +16,7 @@ from central.sync.apply import Applier
 from central.sync.listener import Listener, Storage
 from shared.kernel.errors import ConflictError
 from shared.store import certificates
-from shared.store.forks import claim_of
+from shared.store.forks import OF_PEER, claim_of
 from shared.store.link import LinkTables, Own
 from shared.store.schema import fork, fork_event
 from shared.store.transaction import Transaction
@@ -42,7 +42,6 @@ _UNHEARD: Final[Mapping[str, Any]] = {
     "revoke": False,
 }
 
-_OF_GATEWAY = select(fork).where(fork.c.peer == bindparam("link")).order_by(fork.c.number)
 _KEPT = (
     select(
         fork_event.c.fork,
@@ -75,7 +74,7 @@ class Histories:
     async def of(self, name: str) -> list[dict[str, Any]]:
         """Give the histories that were seen beside the one here, and this one first; UTC µs."""
         database, this = self._storage.database, {"link": name}
-        rows = await database.read(_OF_GATEWAY, this)
+        rows = await database.read(OF_PEER, this)
         if not rows:
             return []
         kept = {row.fork: row for row in await database.read(_KEPT, this)}
@@ -138,15 +137,8 @@ class Histories:
 def _apply(name: str, tx: Transaction, event: Event, revoke: bool) -> None:
     Applier(name).apply(tx, event)
     if revoke and event.type == "certificate.issued":
-        body = {
-            "ca_id": event.body["ca_id"],
-            "serial": event.body["serial"],
-            "reason": _REVOKED_AS,
-            "revoked_at_us": tx.now.utc_us,
-            "device_id": None,
-        }
-        if certificates.record_revoked(tx, name, body):
-            tx.emit("certificate.revoked", body, actor="system")
+        place = event.body["ca_id"], event.body["serial"]
+        certificates.revoke_each(tx, [place], _REVOKED_AS, "system")
 
 
 def _described(row: Any, kept: Mapping[str, Any]) -> dict[str, Any]:

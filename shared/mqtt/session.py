@@ -11,11 +11,11 @@ from typing import Protocol
 
 from shared.kernel import cbor
 from shared.kernel.clock import Clock, Instant
-from shared.kernel.errors import BadRequestError, TmaError
+from shared.kernel.errors import BadRequestError, TmaError, UntrustedError
 from shared.kernel.errors import Kind as ErrorKind
 from shared.kernel.ids import Random
 from shared.mqtt.link import BrokerAddress, Link, Presence
-from shared.sync.effects import Effects, Notice, Online, Run, Send, parse_topic, topic
+from shared.sync.effects import Alarm, Effects, Notice, Online, Run, Send, parse_topic, topic
 from shared.sync.envelope import Kind
 from shared.sync.events import Direction, Lane
 from shared.sync.ports import LinkStore
@@ -191,13 +191,17 @@ class Session:
     async def _run(self, gateway: str, wire: Wire, effect: Run) -> None:
         """Run a unit until it is durable: what stops it (disk full, locks) is somebody's to mend.
 
-        A defect is retried too, slowly and loudly: it must not stop the other gateways.
+        A defect is retried too, slowly and loudly: it must not stop the other gateways. What the
+        other side said wrongly is not: it would be as wrong the next time.
         """
         pause_s = _RETRY_S
         while True:
             try:
                 result = await wire.store.run(effect.unit)
                 break
+            except (BadRequestError, UntrustedError) as error:
+                self._observe(gateway, Alarm(f"A message was ignored: {error.message}"))
+                return
             except Exception as error:  # noqa: BLE001 - see above
                 expected = isinstance(error, TmaError) and error.kind is ErrorKind.RETRYABLE
                 _LOG.log(

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -37,8 +37,23 @@ RECORD_COLUMNS = (
     certificate.c.issued_at,
     certificate.c.origin,
 )
+#: What a row keeps of ``certificate.issued`` as it is.
+AS_REPORTED: Final = (
+    "ca_id",
+    "serial",
+    "der",
+    "profile",
+    "profile_version",
+    "purpose",
+    "device_id",
+    "alias",
+    "protocol",
+    "principal",
+    "grant_id",
+    "replaces",
+)
 #: The counters of statuses.
-_COUNTED = {"revoked": "revoked", "hold": "held"}
+COUNTED = {"revoked": "revoked", "hold": "held"}
 
 _THIS = (certificate.c.ca_id == bindparam("ca")) & (certificate.c.serial == bindparam("number"))
 _FIND = select(*RECORD_COLUMNS, certificate.c.state, certificate.c.id).where(_THIS)
@@ -124,8 +139,8 @@ def record_issued(
             _add_conflict(transaction, "issued-though-voided", origin, body, {})
         counters.add(transaction, known.state, known.origin, -1)
         counters.add(transaction, "issued", known.origin)
-        if known.status in _COUNTED:
-            counters.add(transaction, _COUNTED[known.status], known.origin)
+        if known.status in COUNTED:
+            counters.add(transaction, COUNTED[known.status], known.origin)
         _change(transaction, ca_id, serial, {**values, "origin": known.origin, "state": "issued"})
         transaction.execute(_SEARCH_AGAIN, {"id": known.id})
     elif known.der != body["der"]:
@@ -233,8 +248,8 @@ def _set_status(
     _change(transaction, known.ca_id, known.serial, change)
     _note_change(transaction, known.ca_id, known.serial)
     for counted, by in ((known.status, -1), (status, 1)):
-        if known.state == "issued" and counted in _COUNTED:
-            counters.add(transaction, _COUNTED[counted], known.origin, by)
+        if known.state == "issued" and counted in COUNTED:
+            counters.add(transaction, COUNTED[counted], known.origin, by)
 
 
 def _find(transaction: Transaction, ca_id: str, serial: str) -> Any:
@@ -278,21 +293,7 @@ def _issued_values(
     origin: str, body: Body, parsed: x509.Certificate, issued_at_us: int, clock_quality: str
 ) -> dict[str, Any]:
     common_names = parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    copied = (
-        "ca_id",
-        "serial",
-        "der",
-        "profile",
-        "profile_version",
-        "purpose",
-        "device_id",
-        "alias",
-        "protocol",
-        "principal",
-        "grant_id",
-        "replaces",
-    )
-    return {name: body[name] for name in copied} | {
+    return {name: body[name] for name in AS_REPORTED} | {
         "origin": origin,
         "sha256": hashlib.sha256(body["der"]).hexdigest(),
         "subject_cn": common_names[0].value if common_names else None,

@@ -18,8 +18,18 @@ _ADD = (
         index_elements=[counter.c.name], set_={"value": counter.c.value + bindparam("by")}
     )
 )
+_PUT = (
+    insert(counter)
+    .values(name=bindparam("name"), value=bindparam("to"))
+    .on_conflict_do_update(index_elements=[counter.c.name], set_={"value": bindparam("to")})
+)
 
 
 def add(transaction: Transaction, name: str, origin: str = "", by: int = 1) -> None:
     """Change the counter ``name`` of ``origin``."""
     transaction.execute(_ADD, {"name": f"{name}/{origin}", "by": by})
+
+
+def put(transaction: Transaction, name: str, origin: str, value: int) -> None:
+    """Set the counter ``name`` of ``origin``, because it was counted anew."""
+    transaction.execute(_PUT, {"name": f"{name}/{origin}", "to": value})

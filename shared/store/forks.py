@@ -1,9 +1,9 @@
 """Claims of other boxes of one name, and the events that they wrote (shared.sync.forks)."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.kernel import cbor
@@ -17,18 +17,17 @@ from shared.sync.segments import decode_heads, encode_heads
 TakeIn = Callable[[Transaction, Event, bool], None]
 
 _HEADS_BYTES_MAX = 1024
-_ALL = select(fork).where(fork.c.peer == bindparam("link")).order_by(fork.c.number)
-_NEXT = select(func.coalesce(func.max(fork.c.number), 0) + 1).where(
-    fork.c.peer == bindparam("link")
+#: Rows of ``fork``, the oldest first, by ``link``.
+OF_PEER = (
+    select(fork).where(fork.c.peer == bindparam("link")).order_by(fork.c.first_seen, fork.c.fork)
 )
+_KNOWN: Final = frozenset({"peer", "fork", "first_seen"})
 _put = insert(fork)
+_set = {column.name: _put.excluded[column.name] for column in fork.c if column.name not in _KNOWN}
+_SEEN = _put.on_conflict_do_update(index_elements=[fork.c.peer, fork.c.fork], set_=_set)
 _PUT = _put.on_conflict_do_update(
     index_elements=[fork.c.peer, fork.c.fork],
-    set_={
-        name: getattr(_put.excluded, name)
-        for name in fork.c.keys()  # noqa: SIM118 - a collection of columns
-        if name not in {"peer", "fork", "number", "first_seen"}
-    },
+    set_={name: value for name, value in _set.items() if name != "last_seen"},
 )
 _WAITS = (fork.c.state == ClaimState.OPEN.value) | (fork.c.state == ClaimState.HEIR.value)
 _CLOSE = (
@@ -59,15 +58,13 @@ class ForkTables:
 
     def claims(self) -> Sequence[Claim]:
         """Give all claims, the oldest first."""
-        return [claim_of(row) for row in self._tx.all(_ALL, {"link": self._peer})]
+        return [claim_of(row) for row in self._tx.all(OF_PEER, {"link": self._peer})]
 
-    def put(self, claim: Claim) -> None:
+    def put(self, claim: Claim, *, seen: bool = False) -> None:
         """Store a claim, or what changed of it."""
-        number: Any = self._tx.one(_NEXT, {"link": self._peer})
         row = {
             "peer": self._peer,
             "fork": claim.fork,
-            "number": number[0],
             "segment": claim.segment,
             "heads": cbor.encode(encode_heads(claim.heads)),
             "state": claim.state.value,
@@ -82,7 +79,7 @@ class ForkTables:
             "first_seen": self._tx.now.utc_us,
             "last_seen": self._tx.now.utc_us,
         }
-        self._tx.execute(_PUT, row)
+        self._tx.execute(_SEEN if seen else _PUT, row)
 
     def keep(self, fork: str, segment: str, lane: Lane, rows: Sequence[Row]) -> None:
         """Keep events of a fork; one that is kept already changes nothing."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, select
 
+from shared.store import certificates
 from shared.store.schema import certificate, hold
 from shared.store.transaction import Transaction
 from shared.sync.events import Event, create
@@ -32,20 +33,6 @@ _HOLDS = (
     select(hold)
     .where(hold.c.ca_id == bindparam("ca"), hold.c.serial == bindparam("number"))
     .order_by(hold.c.held_at)
-)
-_COPIED = (
-    "ca_id",
-    "serial",
-    "der",
-    "profile",
-    "profile_version",
-    "purpose",
-    "device_id",
-    "alias",
-    "protocol",
-    "principal",
-    "grant_id",
-    "replaces",
 )
 #: What the row does not keep of the event that reported it.
 _UNKNOWN_INTENT = "compared"
@@ -95,7 +82,7 @@ class HoldingTables:
 
 
 def _issued_body(row: Any) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in _COPIED} | {
+    return {name: getattr(row, name) for name in certificates.AS_REPORTED} | {
         "metadata": json.loads(row.metadata or "{}"),
         "test": bool(row.test),
         "intent_id": _UNKNOWN_INTENT,

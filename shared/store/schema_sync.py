@@ -14,7 +14,6 @@ fork = Table(
     metadata,
     _key("peer"),
     _key("fork"),
-    _int("number"),
     _text("segment"),
     _blob("heads"),
     _text("state"),

@@ -21,7 +21,7 @@ from shared.sync.events import Event
 from shared.sync.messages import Errand
 from shared.sync.ports import Holding, LinkTransaction, weight
 
-#: Certificates that one part looks at: some 10 ms of the gateway's writer.
+#: Certificates that one part looks at: it holds the gateway's writer (tests/bench/comparing).
 LOOKED_AT = 5_000
 #: Suffixes of serials that one question may name.
 SUFFIXES_MAX = 1_024
@@ -29,7 +29,8 @@ _TOLD = 100  # certificates in one part
 _CAS_MAX = 64
 _DIGEST_BYTES = 16
 _POSITION_BYTES_MAX = 8 * 1024
-_LENGTHS = (2, 4)
+#: Digits at the end of a serial that name a bucket: of the first table, and of a finer one.
+_COARSE, _FINE = 2, 4
 
 #: By CA and bucket: how many certificates, and the sum (XOR) of their digests.
 Table = dict[tuple[str, str], tuple[int, int]]
@@ -42,13 +43,13 @@ class Question:
     ``until_us`` is the last moment of issue that counts; 0: the gateway chooses it.
     """
 
-    suffixes: tuple[str, ...] = ()
+    suffixes: frozenset[str] = frozenset()
     until_us: int = 0
     after: int = 0
 
     def encode(self) -> bytes:
         """Write the position of an ask."""
-        return cbor.encode([list(self.suffixes), self.until_us, self.after])
+        return cbor.encode([sorted(self.suffixes), self.until_us, self.after])
 
     @classmethod
     def decode(cls, position: bytes) -> "Question":
@@ -56,22 +57,24 @@ class Question:
         value: Any = cbor.decode(position, limit=_POSITION_BYTES_MAX)
         try:
             suffixes, until_us, after = value
-            named = tuple(str(one) for one in suffixes)
+            named = frozenset(str(one) for one in suffixes)
             question = cls(named, int(until_us), int(after))
         except (TypeError, ValueError) as error:
             raise BadRequestError("The question about certificates cannot be read.") from error
-        if len(named) > SUFFIXES_MAX or any(len(one) not in _LENGTHS for one in named):
-            raise BadRequestError("The question about certificates names too much.")
+        lengths = {len(one) for one in named}
+        if len(named) > SUFFIXES_MAX or len(lengths) > 1 or not lengths <= {_COARSE, _FINE}:
+            raise BadRequestError("The question about certificates names no buckets.")
         return question
 
     def names(self, serial: str) -> bool:
         """Tell if a serial is asked for."""
-        return not self.suffixes or serial[-len(self.suffixes[0]) :] in self.suffixes
+        if not self.suffixes:
+            return True
+        return serial[-_COARSE:] in self.suffixes or serial[-_FINE:] in self.suffixes
 
-    @property
-    def depth(self) -> int:
-        """How many digits of the serial name a bucket of the answer."""
-        return 2 * _LENGTHS[0] if self.suffixes else _LENGTHS[0]
+    def bucket(self, serial: str) -> str:
+        """Name the bucket of the answer that a serial is in."""
+        return serial[-(_FINE if self.suffixes else _COARSE) :]
 
 
 class Told(NamedTuple):
@@ -85,7 +88,7 @@ def add_up(table: Table, holdings: Iterable[Holding], question: Question) -> Non
     """Add certificates to a table; the order does not matter."""
     for _, ca_id, serial, status in holdings:
         if question.names(serial):
-            place = ca_id, serial[-question.depth :]
+            place = ca_id, question.bucket(serial)
             count, total = table.get(place, (0, 0))
             named = f"{ca_id}/{serial}/{status}".encode()
             digest = int.from_bytes(hashlib.sha256(named).digest()[:_DIGEST_BYTES])

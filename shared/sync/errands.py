@@ -11,6 +11,7 @@ from functools import partial
 from typing import NamedTuple
 
 from shared.kernel.clock import Instant
+from shared.kernel.errors import BadRequestError, UntrustedError
 from shared.sync.effects import Alarm, Effects, Run, Send
 from shared.sync.messages import Ask, Errand, Part
 from shared.sync.ports import LinkTransaction, Unit
@@ -43,11 +44,16 @@ class Taken(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """One errand from the asking side: where to begin, what to do with a part, what comes then."""
+    """One errand from the asking side: where to begin, what to do with a part, what comes then.
+
+    ``take`` may raise what is the peer's fault (BadRequestError, UntrustedError): then nothing of
+    that part was taken, and ``failed`` is told why, as for any trouble.
+    """
 
     begin: Unit[bytes]
     take: Callable[[LinkTransaction, Part], Taken | Trouble]
     done: Callable[[Instant], Effects]
+    failed: Callable[[str], Effects] = lambda reason: [Alarm(reason)]
 
 
 class Errands:
@@ -104,8 +110,8 @@ class Errands:
         return self._take(part)
 
     def _take(self, part: Part) -> Effects:
-        take = self._rules.take
-        return [Run(lambda store: take(store, part), partial(self._took, self._life, part))]
+        take = partial(_taken, self._rules.take, part)
+        return [Run(take, partial(self._took, self._life, part))]
 
     def _begun(self, life: int, position: bytes, now: Instant) -> Effects:
         if life != self._life:
@@ -125,8 +131,9 @@ class Errands:
         if life != self._life:
             return []
         if isinstance(taken, Trouble):
+            failed = self._rules.failed
             self.stop()
-            return [Alarm(taken.reason)]
+            return failed(taken.reason)
         if taken is Taken.NOT_YET:
             self._part, self._ask_at_ns = part, now.mono_ns + _AGAIN_NS
             return []
@@ -135,3 +142,13 @@ class Errands:
             self.stop()
             return done(now)
         return self._begun(life, part.position, now)
+
+
+def _taken(
+    take: Callable[[LinkTransaction, Part], Taken | Trouble], part: Part, store: LinkTransaction
+) -> Taken | Trouble:
+    try:
+        with store.savepoint():
+            return take(store, part)
+    except (BadRequestError, UntrustedError) as error:
+        return Trouble(error.message)

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from shared.kernel import cbor, limits
 from shared.kernel.errors import BadRequestError, ConflictError, Kind, NotFoundError, TmaError
 from shared.kernel.ids import Random, random_name
-from shared.sync import events, recovery
+from shared.sync import events, inbox
 from shared.sync.envelope import BATCH_BYTES_MAX, Batch, batch_of
 from shared.sync.errands import Given, Taken, Trouble
 from shared.sync.events import Lane
@@ -85,7 +85,7 @@ def judge(
         complete=claim.complete and not grown,
         reached=b"" if grown else claim.reached,  # it may be a third box: repeats are harmless
     )
-    store.forks.put(claim)
+    store.forks.put(claim, seen=True)
     said = {ClaimState.HEIR: _CHOSEN, ClaimState.OUTCAST: _SET_ASIDE}
     return Judgement(said.get(claim.state, finding), claim, is_new)
 
@@ -100,7 +100,7 @@ def note_trunk(store: LinkTransaction, hello: Hello, *, stopped: bool) -> None:
     segment, heads = hello.segments[0].described()
     seen = _claim(segment, heads, hello, ClaimState.TRUNK)
     known = _in_state(store, ClaimState.TRUNK)
-    store.forks.put(replace(seen, fork=known.fork) if known else seen)
+    store.forks.put(replace(seen, fork=known.fork) if known else seen, seen=True)
 
 
 def _claim(segment: Segment, heads: Mapping[Lane, Head], hello: Hello, state: ClaimState) -> Claim:
@@ -301,7 +301,7 @@ def take(store: LinkTransaction, part: Part, fork: str, gateway: str) -> Taken |
         return Trouble("The box that gives its events has no claim any more.")
     for content in part.content:
         batch = _read(content)
-        rows = list(recovery.chained(batch, gateway))
+        rows = inbox.rows_of(batch, gateway)
         if rows[-1].hash != batch.last_hash:
             return Trouble(f"What a box gave of segment {batch.segment} contradicts itself.")
         held = (store.in_row(batch.segment, batch.lane, row.sequence) for row in rows)

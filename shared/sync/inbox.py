@@ -98,21 +98,21 @@ def accept(store: InboxTransaction, address: Address, batch: Batch) -> Acceptanc
     )
 
 
-class _Arrival(NamedTuple):
+class Arrival(NamedTuple):
     """A row to store, and its event if it is one."""
 
     row: Row
     event: Event | None
 
 
-def _new(store: InboxTransaction, address: Address, batch: Batch, cursor: Cursor) -> list[_Arrival]:
+def _new(store: InboxTransaction, address: Address, batch: Batch, cursor: Cursor) -> list[Arrival]:
     """Verify the batch against itself and against what is held; give what is not held yet."""
     if batch.first_sequence > cursor.applied + 1:
         raise _RejectError(Outcome.GAP)
     before = batch.first_sequence - 1
     if _held_hash(store, batch, before) != batch.previous_hash:
         raise _fork(f"{_place(batch, before)} is another event here.")
-    arrivals = list(_chained(address, batch))
+    arrivals = list(chained(address, batch))
     if arrivals[-1].row.hash != batch.last_hash:
         raise _broken("The hashes of the batch do not fit its events.")
     common = min(cursor.applied, batch.last_sequence)
@@ -125,7 +125,7 @@ def _new(store: InboxTransaction, address: Address, batch: Batch, cursor: Cursor
     return arrivals[cursor.applied + 1 - batch.first_sequence :]
 
 
-def _chained(address: Address, batch: Batch) -> Iterator[_Arrival]:
+def chained(address: Address, batch: Batch) -> Iterator[Arrival]:
     """Chain the events; an authentic one that cannot be decoded is kept all the same."""
     previous = batch.previous_hash
     for sequence, event in enumerate(batch.events, batch.first_sequence):
@@ -140,7 +140,12 @@ def _chained(address: Address, batch: Batch) -> Iterator[_Arrival]:
         )
         decoded = _decoded(event)
         row = Row(sequence, event, previous, decoded.type if decoded else "")
-        yield _Arrival(row, decoded)
+        yield Arrival(row, decoded)
+
+
+def rows_of(batch: Batch, gateway: str) -> list[Row]:
+    """Give the rows of a batch of a gateway's own events, wherever it comes from."""
+    return [arrival.row for arrival in chained(Address(gateway, Direction.UP), batch)]
 
 
 def _decoded(event: bytes) -> Event | None:
@@ -157,7 +162,7 @@ def _held_hash(store: InboxTransaction, batch: Batch, sequence: int) -> bytes | 
     return row.hash if row else None
 
 
-def _open(store: InboxTransaction, address: Address, batch: Batch, arrival: _Arrival) -> None:
+def _open(store: InboxTransaction, address: Address, batch: Batch, arrival: Arrival) -> None:
     """Take the opening event of a lane: both lanes open with the same segment.
 
     Only a gateway's lineage is judged. Central may come back from a backup and go on in a segment
@@ -185,7 +190,7 @@ def _require_open(store: InboxTransaction, batch: Batch) -> None:
         raise _fork(f"{place} lies past the end that segment {child.name} names.")
 
 
-def _apply(store: InboxTransaction, batch: Batch, arrivals: list[_Arrival]) -> int:
+def _apply(store: InboxTransaction, batch: Batch, arrivals: list[Arrival]) -> int:
     """Apply events, all at once; if one of them cannot be applied, each for itself.
 
     What can never be applied by this version is quarantined. Gives how many that were.
@@ -200,7 +205,7 @@ def _apply(store: InboxTransaction, batch: Batch, arrivals: list[_Arrival]) -> i
     return quarantined
 
 
-def _trouble(store: InboxTransaction, arrivals: list[_Arrival]) -> Exception | None:
+def _trouble(store: InboxTransaction, arrivals: list[Arrival]) -> Exception | None:
     """Apply events in one savepoint and give what was in the way; nothing of them is done then.
 
     Lock and disk errors leave it: they are no fault of an event.
@@ -216,7 +221,7 @@ def _trouble(store: InboxTransaction, arrivals: list[_Arrival]) -> Exception | N
     return None
 
 
-def _readable(arrival: _Arrival) -> Event:
+def _readable(arrival: Arrival) -> Event:
     """Give the event, of a type and with a body that this version knows. BadRequestError."""
     if arrival.event is None:
         raise BadRequestError("The event cannot be read.")

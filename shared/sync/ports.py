@@ -139,8 +139,8 @@ class ForkTransaction(Protocol):
         """Give all claims, the oldest first."""
         ...
 
-    def put(self, claim: Claim) -> None:
-        """Store a claim, or what changed of it; it was seen now."""
+    def put(self, claim: Claim, *, seen: bool = False) -> None:
+        """Store a claim, or what changed of it; ``seen``: its box has just spoken."""
         ...
 
     def keep(self, fork: str, segment: str, lane: Lane, rows: Sequence[Row]) -> None:

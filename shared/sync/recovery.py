@@ -14,13 +14,13 @@ from pydantic import ValidationError
 
 from shared.kernel import cbor, limits
 from shared.kernel.errors import BadRequestError
-from shared.sync import events, outbox, segments
+from shared.sync import events, inbox, outbox, segments
 from shared.sync.envelope import BATCH_BYTES_MAX, Batch, Message, batch_of
 from shared.sync.errands import Given, Taken, Trouble
-from shared.sync.events import OPENED, Direction, Lane
+from shared.sync.events import OPENED, Lane
 from shared.sync.lineage import Finding, Verdict
 from shared.sync.messages import HelloSegment, Part
-from shared.sync.outbox import GENESIS_HASH, chain_hash
+from shared.sync.outbox import GENESIS_HASH
 from shared.sync.ports import (
     NOTHING,
     Cursor,
@@ -195,7 +195,7 @@ def _take_empty(store: LinkTransaction, segment: Segment) -> None:
 def _take_batch(store: LinkTransaction, batch: Batch, gateway: str) -> str | None:
     """Chain the events behind what is held; what differs here makes room for theirs."""
     name, lane = batch.segment, batch.lane
-    rows = list(chained(batch, gateway))
+    rows = inbox.rows_of(batch, gateway)
     confirmed = store.out_cursor(name, lane)
     before = (batch.first_sequence - 1, batch.previous_hash)
     if rows[-1].hash != batch.last_hash or (confirmed.applied, confirmed.hash) != before:
@@ -215,16 +215,6 @@ def _take_batch(store: LinkTransaction, batch: Batch, gateway: str) -> str | Non
             store.write_again(lane, displaced)
     store.set_out_cursor(name, lane, Cursor(*_head(rows[-1]), confirmed.archived))
     return None
-
-
-def chained(batch: Batch, gateway: str) -> Iterator[Row]:
-    """Give the rows of a batch of a gateway's own events. Raises BadRequestError."""
-    previous = batch.previous_hash
-    for sequence, event in enumerate(batch.events, batch.first_sequence):
-        previous = chain_hash(
-            previous, gateway, Direction.UP, batch.segment, batch.lane, sequence, event
-        )
-        yield Row(sequence, event, previous, events.decode(event).type)
 
 
 def _go_on(store: LinkTransaction, reached: Position) -> None:

@@ -32,7 +32,7 @@ def _without_the_gap_check(patch: pytest.MonkeyPatch) -> None:
 
     def accept(store: MemoryTransaction, address: Any, batch: Batch) -> Acceptance:
         if batch.first_sequence > store.in_cursor(batch.segment, batch.lane).applied + 1:
-            arrivals = list(inbox._chained(address, batch))
+            arrivals = list(inbox.chained(address, batch))
             store.append(batch.segment, batch.lane, [arrival.row for arrival in arrivals])
             head = arrivals[-1].row
             store.set_in_cursor(batch.segment, batch.lane, outbox.Head(head.sequence, head.hash))
@@ -48,7 +48,7 @@ def _without_skipping_what_is_known(patch: pytest.MonkeyPatch) -> None:
     def accept(store: MemoryTransaction, address: Any, batch: Batch) -> Acceptance:
         acceptance = genuine(store, address, batch)
         if acceptance.outcome is Outcome.KNOWN:
-            for arrival in inbox._chained(address, batch):
+            for arrival in inbox.chained(address, batch):
                 assert inbox._trouble(store, [arrival]) is None
         return acceptance
 

@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 
 from shared.kernel.errors import ConflictError, NotFoundError
-from shared.sync import forks
+from shared.sync import forks, reconcile
+from shared.sync.effects import Run, Send
+from shared.sync.envelope import Address, Kind
+from shared.sync.events import Direction
 from shared.sync.lineage import Verdict
+from shared.sync.messages import Call, Hello
 from shared.sync.ports import Claim, ClaimState
 from shared.sync.replicator import CentralReplicator
 from tests.support.sim_link import event_id
@@ -251,3 +255,76 @@ def test_an_end_is_told_apart_by_what_it_has_open() -> None:
     assert not case.other(loser).stops
     assert isinstance(case.world.central.end, CentralReplicator)
     assert not case.world.central.stops
+
+
+def _hello(case: Case, box: Node, challenge: bytes = b"") -> Hello:
+    standing = reconcile.introduce(box.reading(), 0)
+    return Hello(
+        nonce=case.world.bytes(16),
+        boot_id=box.machine.now.boot_id,
+        mono_ns=box.machine.now.mono_ns + 10**15,
+        incarnation=standing.incarnation,
+        version="sim",
+        backlog=standing.backlog,
+        segments=standing.segments,
+        cursors=standing.cursors,
+        challenge=challenge,
+        doubt=standing.doubt,
+    )
+
+
+def _answers(case: Case, hello: Hello) -> list[Send]:
+    """What central answers to a hello, all at once."""
+    central, link = case.world.central, case.world.links[0]
+    assert isinstance(central.end, CentralReplicator)
+    sealed = hello.seal(Kind.HELLO, link.gateway_keys.signer, Address(link.name, Direction.UP))
+    [run] = central.end.received(Kind.HELLO, sealed, central.machine.now)
+    assert isinstance(run, Run)
+    effects = run.then(central.commit(run.unit), central.machine.now)
+    return [one for one in effects if isinstance(one, Send)]
+
+
+def _third_box(case: Case) -> Node:
+    """A copy of the box that claims, which went on in the same segment; it never spoke."""
+    [claim] = case.open_claims
+    third = case.world.links[0].box("third", case.loser(claim).state.copy())
+    tx = third.transaction()
+    for number in range(3):
+        issue(tx, f"{70_000 + number:032x}")
+    third.state = tx.state
+    return third
+
+
+def test_whoever_grew_is_asked_from_the_beginning() -> None:
+    """It may be a third box that writes in the same segment: what lies before differs, too."""
+    case = fight(0)
+    [claim] = case.open_claims
+    assert claim.complete
+    assert claim.reached
+    _answers(case, _hello(case, _third_box(case)))
+    [claim] = case.open_claims
+    assert not claim.complete
+    assert claim.reached == b""
+
+
+def test_a_challenge_waits_for_the_box_that_it_is_for() -> None:
+    """All boxes of one name hear it: the answers of those that are known must not use it up."""
+    case = fight(0)
+    [claim] = case.open_claims
+    third = case.world.links[0].box("third", case.loser(claim).state.copy())
+    tx = third.transaction()
+    tx.start()
+    issue(tx, f"{70_000:032x}")
+    tx.start()  # so that nothing names what the claim is known by
+    third.state = tx.state
+    link = case.world.links[0]
+    [call] = _answers(case, _hello(case, third))
+    assert call.kind is Kind.CALL
+    address = Address(link.name, Direction.DOWN)
+    challenge = Call.open_(Kind.CALL, call.payload, link.gateway_keys.find, address).challenge
+    for box in (case.other(case.loser(claim)), case.loser(claim)):
+        said = _answers(case, _hello(case, box, challenge))
+        assert said[0].kind is Kind.WELCOME
+    assert len(case.open_claims) == 1
+    _answers(case, _hello(case, third, challenge))
+    assert len(case.open_claims) == 2

@@ -431,7 +431,8 @@ class MemoryForks:
     def claims(self) -> Sequence[Claim]:
         return list(self.state.claims.values())
 
-    def put(self, claim: Claim) -> None:
+    def put(self, claim: Claim, *, seen: bool = False) -> None:
+        del seen
         self.state.claims[claim.fork] = claim
 
     def keep(self, fork: str, segment: str, lane: Lane, rows: Sequence[Row]) -> None:

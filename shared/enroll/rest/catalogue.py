@@ -1,25 +1,20 @@
 """What a client can ask for, and of whom: profiles, CAs, state."""
 
 import asyncio
-import re
-from collections.abc import Mapping
-from urllib.parse import urlencode
 
 from aiohttp import web
 from cryptography import x509
 
-from shared.enroll.rest import documents, downloads
+from shared.enroll.rest import documents, downloads, paging
 from shared.enroll.rest.ports import RestPorts
-from shared.enroll.rest.rendering import BASE, authority_resource
+from shared.enroll.rest.rendering import authority_resource
 from shared.kernel import limits
-from shared.kernel.errors import BadRequestError
 from shared.pki import formats
 from shared.policy.rights import Permission, Place
 
 _FILES = ("pem", "pkcs7", "truststore")
 #: By what the lanes of replication are filtered, as ``filter[…]``.
 LANE_FILTERS = ("gateway", "direction", "segment", "lane", "waits")
-_VALUE_CHARS_MAX = 256
 _JAVA_PASSWORD = b"changeit"  # Java's own default; it protects nothing secret
 
 
@@ -57,22 +52,20 @@ class Catalogue:
         """Say how far each lane of replication is, and why its events wait; page by page."""
         principal = await self._ports.authenticator.principal(request)
         principal.require_somewhere(Permission.GATEWAY_READ)
-        filters, after, size = _lane_query(request.query)
+        page = paging.read(request.query, LANE_FILTERS, size=limits.PAGE_ROWS_MAX)
         lanes = {
             f"{lane['gateway']}/{lane['direction']}/{lane['segment']}/{lane['lane']}": lane
             for lane in await self._ports.sync()
             if principal.may(Permission.GATEWAY_READ, Place(line=lane["gateway"]))
-            and all(lane[name] == value for name, value in filters.items())
+            and all(lane[name] == value for name, value in page.filters.items())
         }
-        following = [name for name in sorted(lanes) if name > after]
+        following = [name for name in sorted(lanes) if name > page.after]
         links = {"self": request.path_qs}
-        if len(following) > size:
-            query = {f"filter[{name}]": value for name, value in filters.items()}
-            query |= {"page[size]": str(size), "page[after]": following[size - 1]}
-            links["next"] = f"{BASE}/sync?{urlencode(query)}"
+        if len(following) > page.size:
+            links["next"] = page.link("/sync", following[page.size - 1])
         data = [
             {"type": "sync_lane", "id": name, "attributes": lanes[name]}
-            for name in following[:size]
+            for name in following[: page.size]
         ]
         return documents.answer(documents.encode({"data": data, "links": links}))
 
@@ -97,22 +90,3 @@ def _packed(name: str, ders: list[bytes]) -> bytes:
 def _is_root(der: bytes) -> bool:
     certificate = x509.load_der_x509_certificate(der)
     return certificate.issuer == certificate.subject
-
-
-def _lane_query(query: Mapping[str, str]) -> tuple[dict[str, str], str, int]:
-    """Read filters, ``page[after]`` and ``page[size]``; what is not known is refused."""
-    filters: dict[str, str] = {}
-    after, size = "", limits.PAGE_ROWS_MAX
-    for name, value in query.items():
-        if name == "page[after]" and len(value) <= _VALUE_CHARS_MAX:
-            after = value
-        elif name == "page[size]" and re.fullmatch("[0-9]{1,6}", value):
-            size = min(max(int(value), 1), limits.PAGE_ROWS_MAX)
-        elif (found := re.fullmatch(r"filter\[([a-z]+)\]", name)) and found[1] in LANE_FILTERS:
-            filters[found[1]] = value
-        else:
-            raise BadRequestError(
-                f"The query parameter {name[:40]!r} is not known here, or its value is wrong.",
-                remedy=f"Filter by {', '.join(LANE_FILTERS)}; page by page[size] and page[after].",
-            )
-    return filters, after, size

@@ -1,31 +1,26 @@
 """Certificates that exist: fetch, search, revoke, hold, release."""
 
 import hashlib
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
-from urllib.parse import urlencode
 
 from aiohttp import web
 from pydantic import BaseModel
 
-from shared.enroll.rest import documents, downloads
+from shared.enroll.rest import documents, downloads, paging
 from shared.enroll.rest.finding import find
 from shared.enroll.rest.models import Document, HoldAttributes, RevokeAttributes
 from shared.enroll.rest.ports import CertificateRow, RestPorts
-from shared.enroll.rest.rendering import BASE, row_resource
+from shared.enroll.rest.rendering import row_resource
 from shared.enroll.rest.scope import scope_of
-from shared.kernel import limits
-from shared.kernel.errors import BadRequestError, ForbiddenError, NotFoundError
+from shared.kernel.errors import ForbiddenError, NotFoundError
 from shared.pki import formats
 from shared.policy.rights import Permission
 from shared.web.app import read_body
 from shared.web.auth import Principal
 
 FILTERS = ("cn", "device_id", "profile", "status", "ca_id", "serial", "origin")
-_FILTER_NAMES = {f"filter[{name}]": name for name in FILTERS}
 _PAGE_ROWS_DEFAULT = 50
-_VALUE_CHARS_MAX = 256
 _OK = 200
 _FILES = ("der", "pem", "pkcs7")
 
@@ -56,13 +51,11 @@ class Certificates:
     async def search(self, request: web.Request) -> web.Response:
         """Give certificates newest first, page by page; ``links.next`` leads on."""
         principal = await self._ports.authenticator.principal(request)
-        filters, after, size = _query(request.query)
-        rows = await self._visible(principal, filters, after, size)
+        page = paging.read(request.query, FILTERS, size=_PAGE_ROWS_DEFAULT, after="[0-9]{1,18}")
+        rows = await self._visible(principal, page.filters, int(page.after or 0), page.size)
         links = {"self": request.path_qs}
-        if len(rows) == size:
-            query = {f"filter[{name}]": value for name, value in filters.items()}
-            query |= {"page[size]": str(size), "page[after]": str(rows[-1].id)}
-            links["next"] = f"{BASE}/certificates?{urlencode(query)}"
+        if len(rows) == page.size:
+            links["next"] = page.link("/certificates", str(rows[-1].id))
         data = [row_resource(row)["data"] for row in rows]
         return documents.answer(documents.encode({"data": data, "links": links}))
 
@@ -145,21 +138,3 @@ class Certificates:
             return self._ports.keys.of(ca_id).issuer.chain
         except NotFoundError:  # central shows what gateways issued; their chains are under /cas
             return ()
-
-
-def _query(query: Mapping[str, str]) -> tuple[dict[str, str], int, int]:
-    """Read ``filter[…]``, ``page[after]`` and ``page[size]``; what is not known is refused."""
-    filters: dict[str, str] = {}
-    numbers = {"page[after]": 0, "page[size]": _PAGE_ROWS_DEFAULT}
-    for name, value in query.items():
-        if name in numbers and re.fullmatch("[0-9]{1,18}", value):
-            numbers[name] = int(value)
-        elif name in _FILTER_NAMES and len(value) <= _VALUE_CHARS_MAX:
-            filters[_FILTER_NAMES[name]] = value
-        else:
-            raise BadRequestError(
-                f"The query parameter {name[:40]!r} is not known here, or its value is wrong.",
-                remedy=f"Filter by {', '.join(FILTERS)}; page by page[size] and page[after].",
-            )
-    size = min(max(numbers["page[size]"], 1), limits.PAGE_ROWS_MAX)
-    return filters, numbers["page[after]"], size

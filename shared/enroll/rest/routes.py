@@ -8,7 +8,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from shared.enroll.refusing import Refusing
-from shared.enroll.rest import documents, openapi
+from shared.enroll.rest import documents, openapi, paging
 from shared.enroll.rest.catalogue import LANE_FILTERS, Catalogue
 from shared.enroll.rest.certificates import FILTERS, Certificates
 from shared.enroll.rest.content import PROTOCOL
@@ -187,7 +187,7 @@ def _certificate_routes(certificates: Certificates) -> tuple[Route, ...]:
             certificates.search,
             "Search certificates, newest first",
             "CertificatePage",
-            query=(*(f"filter[{name}]" for name in FILTERS), "page[size]", "page[after]"),
+            query=paging.parameters(FILTERS),
         ),
     )
 
@@ -272,7 +272,7 @@ def _catalogue_routes(catalogue: Catalogue) -> tuple[Route, ...]:
             catalogue.sync,
             "Say how far each lane of replication is",
             "SyncLanes",
-            query=(*(f"filter[{name}]" for name in LANE_FILTERS), "page[size]", "page[after]"),
+            query=paging.parameters(LANE_FILTERS),
         ),
         Route(
             Permission.STATUS_READ,

@@ -7,11 +7,13 @@ import pytest
 
 from shared.kernel.errors import UnavailableError
 from shared.sync.effects import Alarm, Contact, Progress, topic
-from shared.sync.envelope import Kind
+from shared.sync.envelope import Address, Kind
 from shared.sync.events import Direction
 from shared.sync.join import CENTRAL_NAME
+from shared.sync.messages import Ask, Errand
 from tests.support.broker import Broker, Hierarchy
 from tests.support.sim_driver import Party, until
+from tests.support.sim_link import gateway_keys
 from tests.support.sim_load import issue, revoke
 from tests.support.sim_store import GATEWAY, MemoryTransaction
 
@@ -111,3 +113,21 @@ async def test_noise_from_a_gateway_stops_nothing(
     gateway.write(_many(10))
     await until(lambda: _complete(gateway, central))
     assert any(isinstance(notice, Alarm) for notice in central.notices)
+
+
+async def test_what_a_gateway_signs_though_it_cannot_be_read_is_not_tried_again(
+    parties: tuple[Party, Party],
+) -> None:
+    """It would be as wrong the next time; each one tried for ever would pile up at central."""
+    gateway, central = parties
+    await until(lambda: gateway.online)
+    signer, address = gateway_keys(0).signer, Address(GATEWAY, Direction.UP)
+    for number in range(20):
+        ask = Ask(nonce=number.to_bytes(16), errand=Errand.HISTORY, position=b"\x61")
+        sealed = ask.seal(Kind.ASK, signer, address)
+        gateway.session._link.publish(topic(GATEWAY, Direction.UP, Kind.ASK), sealed)
+    gateway.write(_many(10))
+    await until(lambda: _complete(gateway, central))
+    said = [one.reason for one in central.notices if isinstance(one, Alarm)]
+    assert len([reason for reason in said if "ignored" in reason]) == 20
+    await until(lambda: not central.session._tasks)
