@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 from rich.markup import escape
@@ -27,17 +28,48 @@ def conflict_commands(ask: Ask) -> typer.Typer:
     app = typer.Typer(no_args_is_help=True, help="Questions that a person must decide.")
 
     @app.command("list")
-    def list_(context: typer.Context, as_json: Json = False) -> None:
-        """List the open questions, and what each decision would do."""
-        found = ask(context, "GET", "/conflicts", None)
+    def list_(
+        context: typer.Context,
+        *,
+        state: Annotated[str, typer.Option(help="open, settled, or '' for both.")] = "open",
+        kind: Annotated[str, typer.Option(help="Only those of this kind.")] = "",
+        gateway: Annotated[str, typer.Option(help="Only those of this gateway.")] = "",
+        limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=500)] = 100,
+        after: Annotated[str, typer.Option(help="Go on behind this number.")] = "",
+        as_json: Json = False,
+    ) -> None:
+        """List the questions, the newest first, and what each decision would do."""
+        wanted = {"filter[state]": state, "page[size]": str(limit)}
+        wanted |= {"filter[kind]": kind} if kind else {}
+        wanted |= {"filter[gateway]": gateway} if gateway else {}
+        wanted |= {"page[after]": after} if after else {}
+        found = ask(context, "GET", f"/conflicts?{urlencode(wanted)}", None)
         if as_json:
             terminal.print_json(found)
             return
-        for one in found:
-            out.print(f"[bold]{one['id']}[/] {one['kind']} at {one['gateway']}, {one['since']}")
-            out.print(f"  about {escape(one['about'])} {escape(str(one['detail']))}")
-            for name, sentence in one["choices"].items():
-                out.print(f"  {name}: {escape(sentence)}")
+        for one in found["rows"]:
+            _print(one)
+        if found["after"]:
+            out.print(f"There are more: --after {found['after']}")
+
+    @app.command("show")
+    def show(
+        context: typer.Context,
+        number: Annotated[int, typer.Argument(help="Number of the question.")],
+        as_json: Json = False,
+    ) -> None:
+        """Show one question with the certificates of both sides."""
+        found = ask(context, "GET", f"/conflicts/{number}", None)
+        if as_json:
+            terminal.print_json(found)
+            return
+        _print(found)
+        sides = found["certificates"]
+        if sides:
+            table = Table("", *(escape(side["serial"]) for side in sides))
+            for name in sides[0]:
+                table.add_row(name, *(escape(str(side[name])) for side in sides))
+            out.print(table)
 
     @app.command("settle")
     def settle(
@@ -50,6 +82,16 @@ def conflict_commands(ask: Ask) -> typer.Typer:
         out.print(escape(ask(context, "POST", f"/conflicts/{number}/settle", order)["done"]))
 
     return app
+
+
+def _print(one: dict[str, Any]) -> None:
+    out.print(f"[bold]{one['id']}[/] {one['kind']} at {one['gateway']}, {one['since']}")
+    out.print(f"  about {escape(one['about'])} {escape(str(one['detail']))}")
+    if one["state"] != "open":
+        out.print(f"  settled by {one['settled_by']}: {one['resolution']}, {one['settled_at']}")
+        return
+    for name, sentence in one["choices"].items():
+        out.print(f"  {name}: {escape(sentence)}")
 
 
 def quarantine_commands(ask: Ask) -> typer.Typer:

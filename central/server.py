@@ -14,7 +14,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from central import backup, comparison_doors, core, history_doors, question_doors
 from central import console as commands
-from central.admin import authority_pages, history_pages, policy_pages, quarantine_pages
+from central.admin import (
+    authority_pages,
+    conflict_pages,
+    history_pages,
+    policy_pages,
+    quarantine_pages,
+)
 from central.admin.routes import routes as admin_routes
 from central.authority import console as authority_console
 from central.authority import doors as authority_doors
@@ -279,7 +285,7 @@ class Server:
             *self._enrolling.console_routes(),
             *self._desk.console_routes(),
             *self._searching.console_routes(),
-            *doors.console_routes(question_doors.doors(self._questions)),
+            *doors.console_routes(question_doors.console_doors(self._questions)),
             *doors.console_routes(history_doors.doors(self._histories)),
             *doors.console_routes(comparison_doors.doors(self._comparing)),
             *authority_console.routes(self._administration),
@@ -298,13 +304,14 @@ class Server:
         )
         measured = metrics.routes(self._authenticator, self._sync_view.metrics)
         people = [
-            *admin_routes(frame, self._inventory, self._operations, self._questions),
+            *admin_routes(frame, self._inventory, self._operations),
             *history_pages.routes(frame, self._histories, self._comparing),
+            *conflict_pages.routes(frame, self._questions),
             *quarantine_pages.routes(frame, self._questions),
             *authority_pages.routes(frame, self._administration),
             *doors.rest_routes(
                 [
-                    *question_doors.doors(self._questions),
+                    *question_doors.rest_doors(self._questions),
                     *history_doors.doors(self._histories),
                     *comparison_doors.doors(self._comparing),
                     *authority_doors.doors(self._administration),

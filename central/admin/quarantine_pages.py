@@ -7,7 +7,7 @@ from aiohttp import web
 
 from central.admin import uploads
 from central.admin.frame import Frame, form, see_other
-from central.question_doors import FILE_BYTES_MAX, PLACE, place_of, visible
+from central.question_doors import EVENT, FILE_BYTES_MAX, place_of, visible
 from central.questions import Questions
 from shared.kernel.errors import BadRequestError
 from shared.policy.rights import Permission
@@ -66,9 +66,9 @@ def routes(frame: Frame, questions: Questions) -> list[web.RouteDef]:
         web.get("/quarantine", frame.guarded(_SEE, listed)),
         web.post("/quarantine/retry", frame.guarded(_SETTLE, retry)),
         web.post("/quarantine/import", frame.guarded(_SETTLE, take)),
-        web.get(PLACE, frame.guarded(_SEE, shown)),
-        web.get(f"{PLACE}/export", frame.guarded(_SEE, export)),
-        web.post(f"{PLACE}/discard", frame.guarded(_SETTLE, discard)),
+        web.get(EVENT, frame.guarded(_SEE, shown)),
+        web.get(f"{EVENT}/export", frame.guarded(_SEE, export)),
+        web.post(f"{EVENT}/discard", frame.guarded(_SETTLE, discard)),
     ]
 
 

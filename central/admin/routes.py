@@ -2,19 +2,16 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 from aiohttp import web
 from pydantic import ValidationError
 
 from central.admin import words
-from central.admin.frame import Frame, form, number, see_other
+from central.admin.frame import Frame, form, see_other
 from central.console import EndOrder, InviteOrder
-from central.inventory.conflicts import HARMLESS
 from central.inventory.models import CertificateView
 from central.inventory.reads import Inventory
 from central.operations import Operations
-from central.questions import Questions
 from central.scope import lines_of, visible
 from shared.issuance.status import REASONS
 from shared.kernel.errors import BadRequestError, NotFoundError, TmaError, UnauthenticatedError
@@ -24,12 +21,12 @@ from shared.web.auth import Principal, open_to_all
 from shared.web.sessions import set_cookie
 from shared.web.throttle import ThrottledError
 
+_CONFLICTS_SHOWN = 20
 
-def routes(
-    frame: Frame, inventory: Inventory, operations: Operations, questions: Questions
-) -> list[web.RouteDef]:
+
+def routes(frame: Frame, inventory: Inventory, operations: Operations) -> list[web.RouteDef]:
     """Give every route of the pages."""
-    admin = _Admin(frame, inventory, operations, questions)
+    admin = _Admin(frame, inventory, operations)
     who = Permission
     guarded = frame.guarded
     nobody = "whoever is to log in is not logged in yet"
@@ -56,22 +53,18 @@ def routes(
         web.get("/gateways/{name}", guarded(who.GATEWAY_READ, admin.gateway)),
         web.get("/panel/gateways/{name}", guarded(who.GATEWAY_READ, admin.gateway_panel)),
         web.post("/gateways/{name}/end", guarded(who.GATEWAY_END, admin.end_gateway)),
-        web.post("/gateways/{name}/questions/{id}", guarded(who.CONFLICT_SETTLE, admin.settle)),
     ]
 
 
 class _Admin:
     """The handlers."""
 
-    def __init__(
-        self, frame: Frame, inventory: Inventory, operations: Operations, questions: Questions
-    ) -> None:
+    def __init__(self, frame: Frame, inventory: Inventory, operations: Operations) -> None:
         self._frame = frame
         self._sessions = frame.sessions
         self._show = frame.show
         self._inventory = inventory
         self._operations = operations
-        self._questions = questions
 
     # --- login ------------------------------------------------------------------------------
 
@@ -195,17 +188,6 @@ class _Admin:
         waits = await self._operations.end_gateway(order.name, order.reason, who.name)
         return see_other(f"/gateways/{order.name}" if waits is None else "/approvals")
 
-    async def settle(self, request: web.Request, who: Principal) -> web.Response:
-        name = request.match_info["name"]
-        who.require(Permission.CONFLICT_SETTLE, on=Place(line=name))
-        choice = (await form(request)).get("choice", "")
-        if choice not in HARMLESS:  # it may reach a certificate of another line
-            who.require(Permission.CERTIFICATE_REVOKE)
-        conflict_id = number(request.match_info["id"])
-        await self._questions.settle(conflict_id, choice, who.name, gateway=name)
-        address = f"/gateways/{quote(name, safe='')}"
-        return see_other(address)
-
     async def _gateways(self, who: Principal) -> dict[str, Any]:
         now_us = self._frame.now_us()
         found = await self._inventory.gateways(lines_of(who, Permission.GATEWAY_READ))
@@ -214,11 +196,15 @@ class _Admin:
     async def _gateway(self, request: web.Request, who: Principal) -> dict[str, Any]:
         name = visible(request.match_info["name"], who)
         found = await self._inventory.gateway(name)
+        conflicts, more = await self._inventory.conflicts.find(
+            {"gateway": name}, limit=_CONFLICTS_SHOWN
+        )
         return {
             "gateway": found,
             "remark": words.of_gateway(found, self._frame.now_us()),
             "lanes": await self._inventory.lanes(name),
-            "conflicts": await self._inventory.conflicts(name),
+            "conflicts": conflicts,
+            "more_conflicts": bool(more),
             "meanings": words.CONFLICTS,
         }
 

@@ -39,6 +39,14 @@ CONFLICTS = {
 }
 
 
+#: What a profile says of a device with certificates at two gateways.
+RULES = {
+    "report": "reports it, and leaves the decision to a person",
+    "hold_both": "holds both",
+    "revoke_earlier": "the earlier one is revoked as superseded",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Remark:
     """A level (good, warn, bad, idle), a sentence, what to do, and where."""
@@ -121,7 +129,7 @@ def questions(seen: Dashboard, now_us: int) -> list[Remark]:
         Remark(
             "warn",
             f"{conflict.gateway}: {CONFLICTS.get(conflict.kind, conflict.kind)}.",
-            href=f"/gateways/{conflict.gateway}",
+            href=f"/conflicts/{conflict.id}",
         )
         for conflict in seen.conflicts
     ]

@@ -1,7 +1,8 @@
 """Open questions: two facts or two rules disagree, and a person decides, once, among named choices.
 
-Central itself changes nothing: each question names both sides, and each choice what it will do.
-What is chosen is done in the transaction that settles the question (design.md §4).
+Each question names both sides, and each choice what it will do. What is chosen is done in the
+transaction that settles the question (design.md §4). Central chooses by itself only where the
+profile of the certificates says how (``Duplicates``), and then it is the profile that settled it.
 """
 
 import json
@@ -14,11 +15,12 @@ from sqlalchemy import bindparam, insert, select, update
 from central.inventory import audit
 from shared.issuance.ports import CertificateStatus
 from shared.kernel.errors import BadRequestError, ConflictError, NotFoundError
+from shared.policy.profile import Duplicates
 from shared.store import certificates
 from shared.store.schema import conflict
 from shared.store.transaction import Transaction
 
-_INSERT = insert(conflict)
+_INSERT = insert(conflict).returning(conflict.c.id)
 _FIND = select(conflict).where(conflict.c.id == bindparam("number"))
 _SETTLE = (
     update(conflict)
@@ -30,9 +32,11 @@ _SETTLE = (
         settled_at=bindparam("now"),
     )
 )
-#: Choices that change nothing.
-HARMLESS: Final = frozenset({"", "keep", "seen"})
-_TWO_SIDES = "device-at-two-gateways"
+TWO_GATEWAYS: Final = "device-at-two-gateways"
+_BY_RULE: Final = {
+    Duplicates.HOLD_BOTH: "hold-both",
+    Duplicates.REVOKE_EARLIER: "revoke-earlier",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,8 @@ class Choice:
 
 def add(
     transaction: Transaction, kind: str, gateway: str, subject: str, detail: Mapping[str, Any]
-) -> None:
-    """Open a question about what a gateway reported."""
+) -> int:
+    """Open a question about what a gateway reported; gives its number."""
     row = {
         "kind": kind,
         "gateway": gateway,
@@ -65,34 +69,52 @@ def add(
         "state": "open",
         "created_at": transaction.now.utc_us,
     }
-    transaction.execute(_INSERT, row)
+    inserted: Any = transaction.one(_INSERT, row)
+    return inserted[0]
+
+
+def follow_rule(transaction: Transaction, number: int, rule: Duplicates, profile: str) -> None:
+    """Settle the question of a device at two gateways as the profile of its certificates says."""
+    if rule in _BY_RULE:
+        settle(transaction, number, _BY_RULE[rule], f"profile:{profile}")
+
+
+def sides(kind: str, subject: str, detail: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Give the certificates that disagree as (CA id, serial), the one issued later first.
+
+    Which is later is said by ``other_is_later``; without it, the one that was reported later.
+    """
+    this = _certificate(subject)
+    other = _certificate(str(detail.get("other", ""))) if kind == TWO_GATEWAYS else None
+    pair = [other, this] if detail.get("other_is_later") else [this, other]
+    return [place for place in pair if place is not None]
 
 
 def choices(kind: str, subject: str, detail: Mapping[str, Any]) -> Sequence[Choice]:
     """Give the ways to settle a question; the first one changes nothing."""
-    this = _certificate(subject)
-    if this is None:
+    places = sides(kind, subject, detail)
+    if not places:
         return (Choice("seen", "Nothing is done; it was looked at."),)
     keep = Choice("keep", "Nothing is done; what was issued stays good.")
-    other = _certificate(str(detail.get("other", ""))) if kind == _TWO_SIDES else None
-    if other is None:
+    if len(places) == 1:
         return (
             keep,
-            Choice("hold", "The certificate is put on hold.", _effects("hold", this)),
-            Choice("revoke", "The certificate is revoked for good.", _effects("revoke", this)),
+            Choice("hold", "The certificate is put on hold.", _effects("hold", *places)),
+            Choice("revoke", "The certificate is revoked for good.", _effects("revoke", *places)),
         )
+    later, earlier = places
     return (
         keep,
-        Choice("hold-both", "Both certificates are put on hold.", _effects("hold", this, other)),
+        Choice("hold-both", "Both certificates are put on hold.", _effects("hold", *places)),
         Choice(
             "revoke-earlier",
-            f"The certificate of {detail.get('gateway')} is revoked as superseded.",
-            _effects("revoke", other),
+            f"The earlier certificate ({earlier[1]}) is revoked as superseded.",
+            _effects("revoke", earlier),
         ),
         Choice(
             "revoke-later",
-            "The certificate that was reported second is revoked as superseded.",
-            _effects("revoke", this),
+            f"The later certificate ({later[1]}) is revoked as superseded.",
+            _effects("revoke", later),
         ),
     )
 

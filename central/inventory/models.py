@@ -68,7 +68,11 @@ class GatewayView:
 
 @dataclass(frozen=True, slots=True)
 class ConflictView:
-    """Something that two rules or two facts disagree about; the first choice changes nothing."""
+    """Something that two rules or two facts disagree about; the first choice changes nothing.
+
+    ``state`` is open or settled; then it names the choice, who chose (a user, or ``profile:…`` by
+    its rule) and when. ``sides`` are the certificates it is about, as (CA id, serial number).
+    """
 
     id: int
     kind: str
@@ -76,7 +80,12 @@ class ConflictView:
     subject: str
     detail: Mapping[str, object]
     created_at_us: int
+    state: str = "open"
+    resolution: str | None = None
+    settled_by: str | None = None
+    settled_at_us: int | None = None
     choices: Sequence[Choice] = ()
+    sides: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)

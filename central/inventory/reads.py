@@ -7,14 +7,13 @@ from typing import Any
 from sqlalchemy import and_, func, select
 
 from central.authority.hierarchy import INFRASTRUCTURE
-from central.inventory.conflicts import choices
+from central.inventory.conflict_reads import ConflictReads
 from central.inventory.crl_ages import CrlAges
 from central.inventory.finder import Finder
 from central.inventory.models import (
     AuthorityView,
     CertificateLine,
     CertificateView,
-    ConflictView,
     Dashboard,
     GatewayView,
     HoldView,
@@ -30,7 +29,6 @@ from shared.store.schema import (
     backup,
     ca,
     certificate,
-    conflict,
     cursor,
     fact,
     gateway,
@@ -88,6 +86,7 @@ class Inventory:
         crl_ages: CrlAges | None = None,
     ) -> None:
         """Take the database, and what judges the newest backup that counts and the CRLs."""
+        self.conflicts = ConflictReads(database)
         self._read = database.read
         self._reads = Reads(database)
         self._finder = Finder(database)
@@ -96,11 +95,11 @@ class Inventory:
 
     async def dashboard(self, lines: frozenset[str] | None = None) -> Dashboard:
         """Give the numbers of the first page, of some lines or all (None)."""
-        conflicts = await self.conflicts()
+        conflicts, _ = await self.conflicts.find(lines=lines, limit=_OPEN_MAX)
         return Dashboard(
             totals=await self.totals(lines),
             gateways=await self.gateways(lines),
-            conflicts=[one for one in conflicts if lines is None or one.gateway in lines],
+            conflicts=conflicts,
             quarantined=await self._quarantined() if lines is None else 0,
             crl_alarms=await self._crl_ages.alarms(lines) if self._crl_ages else (),
             backup_alarm=self._backup_alarm((await self._read(_BACKUP))[0].newest)
@@ -153,25 +152,6 @@ class Inventory:
         return [
             LaneView(
                 row.segment, Lane(row.lane).name.lower(), row.applied, row.archived, row.updated_at
-            )
-            for row in rows
-        ]
-
-    async def conflicts(self, name: str | None = None) -> list[ConflictView]:
-        """Give the newest open questions, of one gateway or all."""
-        wanted = select(conflict).where(conflict.c.state == "open")
-        if name is not None:
-            wanted = wanted.where(conflict.c.gateway == name)
-        rows = await self._read(wanted.order_by(conflict.c.id.desc()).limit(_OPEN_MAX))
-        return [
-            ConflictView(
-                row.id,
-                row.kind,
-                row.gateway,
-                row.subject,
-                detail := json.loads(row.detail),
-                row.created_at,
-                choices(row.kind, row.subject, detail),
             )
             for row in rows
         ]

@@ -14,7 +14,7 @@ from central.sync import directives
 from shared.kernel.errors import ConflictError, NotFoundError
 from shared.policy.bundle import Bundle
 from shared.policy.grant import Grant
-from shared.policy.profile import Profile
+from shared.policy.profile import Duplicates, Profile
 from shared.policy.rules import RuleSet
 from shared.store import facts
 from shared.store.schema import ca, directive, gateway, grant_use, profile
@@ -125,6 +125,12 @@ def withdraw(transaction: Transaction, name: str, actor: str) -> None:
         raise NotFoundError(f"There is no profile {name} in force.")
     audit.add(transaction, actor, "profile.withdrawn", name, {})
     roll_out(transaction, actor)
+
+
+def duplicates(transaction: Transaction, name: str, version: int) -> Duplicates:
+    """Give what a profile says of a device at two gateways; one that is not known reports."""
+    known: Any = transaction.one(_FIND, {"wanted": name, "number": version})
+    return Duplicates.REPORT if known is None else Profile.from_document(known.document).duplicates
 
 
 def put_rules(transaction: Transaction, rules: RuleSet, actor: str) -> None:

@@ -27,6 +27,7 @@ from shared.kernel.errors import BadRequestError, UntrustedError
 from shared.pki import keys
 from shared.pki.keys import PublicKey
 from shared.pki.request import CertificationRequest
+from shared.policy.profile import Duplicates
 from shared.store import certificates, counters, crl_parts, crls, devices, facts
 from shared.store.schema import certificate, gateway
 from shared.store.transaction import Transaction
@@ -34,8 +35,16 @@ from shared.sync.events import Event
 
 Body = Mapping[str, Any]
 
+#: How many certificates of a device at other gateways a new one is compared with.
+_OTHERS_MAX = 10
 _ELSEWHERE = (
-    select(certificate.c.origin, certificate.c.ca_id, certificate.c.serial)
+    select(
+        certificate.c.origin,
+        certificate.c.ca_id,
+        certificate.c.serial,
+        certificate.c.issued_at,
+        certificate.c.clock_quality,
+    )
     .where(
         certificate.c.device_id == bindparam("device"),
         # Not comparable by an index: SQLite would read all certificates of the profile, for each.
@@ -43,7 +52,8 @@ _ELSEWHERE = (
         certificate.c.origin != bindparam("own"),
         certificate.c.status != "revoked",
     )
-    .limit(1)
+    .order_by(certificate.c.issued_at.desc())
+    .limit(_OTHERS_MAX)
 )
 _SET_VERSION = (
     update(gateway)
@@ -134,7 +144,7 @@ class Applier:
             self._conflict(transaction, "profile-withdrawn", body, {"profile": body["profile"]})
         if event.clock == ClockQuality.UNKNOWN:
             self._conflict(transaction, "clock-in-doubt", body, {"at_us": event.utc_us})
-        self._compare_gateways(transaction, body)
+        self._compare_gateways(transaction, event, tally)
 
     def _voided(self, transaction: Transaction, event: Event, tally: Tally) -> None:
         _require_own(tally, event.body)
@@ -250,8 +260,12 @@ class Applier:
         elif grant.used == grant.quota + 1:
             self._conflict(transaction, "quota-overdrawn", body, {"grant_id": grant_id})
 
-    def _compare_gateways(self, transaction: Transaction, body: Body) -> None:
-        """Across gateways nothing is revoked automatically: a person sees both."""
+    def _compare_gateways(self, transaction: Transaction, event: Event, tally: Tally) -> None:
+        """Across gateways nothing is revoked automatically, unless the profile says so.
+
+        Where a clock is in doubt nobody but a person can tell which came first.
+        """
+        body = event.body
         if body["device_id"] is None or body["test"]:
             return
         wanted = {
@@ -259,19 +273,32 @@ class Applier:
             "used_profile": body["profile"],
             "own": self._name,
         }
-        if other := transaction.one(_ELSEWHERE, wanted):
-            detail = {"gateway": other.origin, "other": f"{other.ca_id}/{other.serial}"}
-            self._conflict(transaction, "device-at-two-gateways", body, detail)
+        others: Any = transaction.all(_ELSEWHERE, wanted)
+        if not others:
+            return
+        tally.settle()  # the rule may change and count what the tally holds
+        rule = books.duplicates(transaction, body["profile"], body["profile_version"])
+        for other in others if rule is not Duplicates.REPORT else others[:1]:
+            detail = {
+                "gateway": other.origin,
+                "other": f"{other.ca_id}/{other.serial}",
+                "other_is_later": other.issued_at > event.utc_us,
+                "rule": rule.value,
+            }
+            number = self._conflict(transaction, conflicts.TWO_GATEWAYS, body, detail)
+            if ClockQuality.UNKNOWN not in {event.clock, other.clock_quality}:
+                profile = f"{body['profile']}/{body['profile_version']}"
+                conflicts.follow_rule(transaction, number, rule, profile)
 
     def _conflict(
         self, transaction: Transaction, kind: str, body: Body, detail: Mapping[str, Any]
-    ) -> None:
-        self._question(transaction, kind, f"{body['ca_id']}/{body['serial']}", detail)
+    ) -> int:
+        return self._question(transaction, kind, f"{body['ca_id']}/{body['serial']}", detail)
 
     def _question(
         self, transaction: Transaction, kind: str, subject: str, detail: Mapping[str, Any]
-    ) -> None:
-        conflicts.add(transaction, kind, self._name, subject, detail)
+    ) -> int:
+        return conflicts.add(transaction, kind, self._name, subject, detail)
 
 
 def _require_own(tally: Tally, body: Body) -> Any:

@@ -39,9 +39,13 @@ class ClockInDoubt(StrEnum):
 
 
 class Duplicates(StrEnum):
-    """What central does when a device has certificates of this profile at two gateways."""
+    """What central does when a device has certificates of this profile at two gateways.
+
+    In each case a question is written down with both sides; ``report`` leaves it to a person.
+    """
 
     REPORT = "report"
+    HOLD_BOTH = "hold_both"
     REVOKE_EARLIER = "revoke_earlier"
 
 

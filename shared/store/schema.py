@@ -455,6 +455,7 @@ conflict = Table(
     _text("settled_by", null=True),
     _int("settled_at", null=True),
     Index("conflict_by_state", "state", "id"),
+    Index("conflict_by_gateway", "gateway", "state", "id"),
 )
 
 audit = Table(

@@ -82,7 +82,7 @@ async def test_an_open_question_is_settled_by_rest_and_by_the_console(central, a
     first, second = [one["id"] for one in listed if one["gateway"] == puppet.name]
     settled = api.post(f"/api/v2.0/conflicts/{first}/settle", json={"choice": ""})
     assert settled.status_code == 200
-    assert api.post(f"/api/v2.0/conflicts/{first}/settle", json={}).status_code == 404
+    assert api.post(f"/api/v2.0/conflicts/{first}/settle", json={}).status_code == 409
     assert f" {second} " in f" {central.command('conflict', 'list')} ".replace("\n", " ")
     central.command("conflict", "settle", str(second))
     left = api.get("/api/v2.0/conflicts").json()["data"]

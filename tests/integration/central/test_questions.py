@@ -1,21 +1,27 @@
 """What a person decides is done once, with its reason, and gateways are ordered to follow."""
 
+import json
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from central.authority.hierarchy import store_authority
 from central.inventory import conflicts
+from central.inventory.models import ConflictView
 from central.inventory.reads import Inventory
 from central.sync import books, quarantine
 from central.sync.apply import Applier
+from shared.kernel.clock import ClockQuality, Instant
 from shared.kernel.errors import BadRequestError, ConflictError, NotFoundError, UntrustedError
 from shared.kernel.ids import serial_text
 from shared.pki import keys
+from shared.policy.profile import Profile
+from shared.policy.shipped import FIRST
 from shared.store import schema
 from shared.store.database import Database
 from shared.store.outbox import Outbox
@@ -51,13 +57,20 @@ def _issued(authority: Authority, serial: int) -> dict[str, Any]:
     }
 
 
-def _event(body: dict[str, Any]) -> events.Event:
-    now = ManualClock().now()
+def _event(body: dict[str, Any], now: Instant | None = None) -> events.Event:
+    now = now or ManualClock().now()
     return events.create("certificate.issued", body, actor="station:1", now=now, random=os.urandom)
 
 
-def _know(tx: Transaction) -> None:
-    """Two gateways with their CAs, and a grant for both."""
+def _know(tx: Transaction, duplicates: str = "report") -> None:
+    """Two gateways with their CAs, a grant for both, and the profile that they use."""
+    shipped = next(one for one in FIRST if one.name == "tls-server")
+    used = Profile.from_document(
+        json.dumps(json.loads(shipped.document) | {"duplicates": duplicates})
+    )
+    row = {"name": used.name, "version": used.version, "sha256": used.sha256}
+    row |= {"document": used.document, "state": "active", "created_at": 0}
+    tx.execute(insert(schema.profile), row)
     for name, authority in _GATEWAYS.items():
         der = authority.issuer.chain[0]
         store_authority(tx, kind="gateway", name=name, der=der, parent_id=None, gateway=name)
@@ -77,6 +90,11 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
             event = _event(_issued(authority, number))
             await database.writer.run(lambda tx, n=name, e=event: Applier(n).apply(tx, e))
         yield database
+
+
+async def _open(database: Database) -> list[ConflictView]:
+    found, _ = await Inventory(database).conflicts.find(limit=100)
+    return found
 
 
 async def _statuses(database: Database) -> list[str]:
@@ -106,14 +124,14 @@ async def _orders(database: Database) -> list[tuple[str, str]]:
     ],
 )
 async def test_a_device_at_two_gateways(database: Database, choice, statuses, orders):
-    [question] = await Inventory(database).conflicts()
+    [question] = await _open(database)
     assert (question.kind, question.gateway) == ("device-at-two-gateways", "gw-2")
     offered = {one.name for one in question.choices}
     assert offered == {"keep", "hold-both", "revoke-earlier", "revoke-later"}
     await database.writer.run(lambda tx: conflicts.settle(tx, question.id, choice, _WHO))
     assert await _statuses(database) == statuses
     assert await _orders(database) == [(peer, f"directive.{kind}") for peer, kind in orders]
-    assert await Inventory(database).conflicts() == []
+    assert await _open(database) == []
     with pytest.raises(ConflictError):
         await database.writer.run(
             lambda tx: conflicts.settle(tx, question.id, "revoke-later", _WHO)
@@ -125,12 +143,58 @@ async def test_a_device_at_two_gateways(database: Database, choice, statuses, or
     assert ("conflict.settled", _WHO) in {tuple(one) for one in told}
 
 
+@pytest.mark.parametrize(
+    ("rule", "statuses", "orders"),
+    [
+        ("report", ["good", "good"], []),
+        ("hold_both", ["hold", "hold"], [("gw-1", "hold"), ("gw-2", "hold")]),
+        ("revoke_earlier", ["revoked", "good"], [("gw-1", "revoke")]),
+    ],
+)
+@pytest.mark.parametrize("backlog", [False, True])
+async def test_the_rule_of_the_profile_settles_it(tmp_path, rule, statuses, orders, backlog):
+    """With ``backlog`` the earlier certificate is reported last: its gateway was offline."""
+    later = ManualClock().now()
+    earlier = replace(later, utc_us=later.utc_us - 1)
+    reports = [("gw-1", 1, earlier), ("gw-2", 2, later)]
+    async with open_database(
+        tmp_path / "central.db", sink=Outbox.of_central("1", books.enter)
+    ) as database:
+        await database.writer.run(lambda tx: _know(tx, rule))
+        for name, serial, now in reversed(reports) if backlog else reports:
+            event = _event(_issued(_GATEWAYS[name], serial), now)
+            await database.writer.run(lambda tx, n=name, e=event: Applier(n).apply(tx, e))
+        rows = await database.read(
+            select(schema.certificate.c.status).order_by(schema.certificate.c.serial)
+        )
+        assert [row.status for row in rows] == statuses
+        assert await _orders(database) == [(who, f"directive.{kind}") for who, kind in orders]
+        [kept] = await database.read(select(schema.conflict))
+        by = (None, None) if rule == "report" else (rule.replace("_", "-"), "profile:tls-server/1")
+        assert (kept.resolution, kept.settled_by) == by
+
+
+@pytest.mark.parametrize("unsure", ["gw-1", "gw-2"])
+async def test_a_rule_decides_nothing_when_a_clock_is_in_doubt(tmp_path, unsure):
+    sink = Outbox.of_central("1", books.enter)
+    async with open_database(tmp_path / "central.db", sink=sink) as database:
+        await database.writer.run(lambda tx: _know(tx, "revoke_earlier"))
+        for serial, (name, authority) in enumerate(_GATEWAYS.items(), 1):
+            quality = ClockQuality.UNKNOWN if name == unsure else ClockQuality.NTP
+            event = _event(
+                _issued(authority, serial), replace(ManualClock().now(), quality=quality)
+            )
+            await database.writer.run(lambda tx, n=name, e=event: Applier(n).apply(tx, e))
+        assert await _statuses(database) == ["good", "good"]
+        assert "device-at-two-gateways" in {one.kind for one in await _open(database)}
+
+
 async def test_a_choice_that_is_not_offered_changes_nothing(database: Database):
-    [question] = await Inventory(database).conflicts()
+    [question] = await _open(database)
     with pytest.raises(BadRequestError) as refused:
         await database.writer.run(lambda tx: conflicts.settle(tx, question.id, "burn", _WHO))
     assert "hold-both" in refused.value.remedy
-    assert len(await Inventory(database).conflicts()) == 1
+    assert len(await _open(database)) == 1
     with pytest.raises(NotFoundError):
         await database.writer.run(lambda tx: conflicts.settle(tx, 999, "keep", _WHO))
 
@@ -141,13 +205,12 @@ def test_a_question_about_no_certificate_is_only_seen():
 
 
 async def test_a_profile_that_was_withdrawn_meanwhile_is_asked_about(database: Database):
-    row = {"name": "tls-server", "version": 1, "sha256": "", "document": "{}", "created_at": 0}
     await database.writer.run(
-        lambda tx: tx.execute(insert(schema.profile), {**row, "state": "withdrawn"})
+        lambda tx: tx.execute(update(schema.profile).values(state="withdrawn"))
     )
     event = _event(_issued(_GATEWAYS["gw-1"], 77) | {"device_id": None})
     await database.writer.run(lambda tx: Applier("gw-1").apply(tx, event))
-    newest, *_ = await Inventory(database).conflicts()
+    newest, *_ = await _open(database)
     assert newest.kind == "profile-withdrawn"
 
 
