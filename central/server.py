@@ -12,10 +12,11 @@ from typing import Any
 from aiohttp.web import AbstractRouteDef
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from central import backup, comparison_doors, core, history_doors, question_doors
+from central import backup, backup_doors, comparison_doors, core, history_doors, question_doors
 from central import console as commands
 from central.admin import (
     authority_pages,
+    backup_pages,
     conflict_pages,
     history_pages,
     policy_pages,
@@ -303,15 +304,18 @@ class Server:
             ports, self._authenticator, self._desk.failures, lambda: self._listeners.signer
         )
         measured = metrics.routes(self._authenticator, self._sync_view.metrics)
+        acts = backup_doors.BackupActs(self._backups, self._central.storage.database)
         people = [
             *admin_routes(frame, self._inventory, self._operations),
             *history_pages.routes(frame, self._histories, self._comparing),
             *conflict_pages.routes(frame, self._questions),
+            *backup_pages.routes(frame, acts),
             *quarantine_pages.routes(frame, self._questions),
             *authority_pages.routes(frame, self._administration),
             *doors.rest_routes(
                 [
                     *question_doors.rest_doors(self._questions),
+                    *backup_doors.doors(acts),
                     *history_doors.doors(self._histories),
                     *comparison_doors.doors(self._comparing),
                     *authority_doors.doors(self._administration),

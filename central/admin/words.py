@@ -119,7 +119,8 @@ def questions(seen: Dashboard, now_us: int) -> list[Remark]:
             Remark(
                 "warn",
                 seen.backup_alarm,
-                "Set backup.directory, or run `tma-central backup DIR`; `backups` lists them.",
+                "Make one, and set backup.directory so that they are made by themselves.",
+                "/backups",
             )
         )
     found += [_of_crl(one) for one in seen.crl_alarms[:_CRLS_MAX]]
