@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from central import config, history_console, question_console
+from central import config, directive_key_doors, history_console, question_console
 from central import console as orders
 from central.authority import console as authority_console
 from central.enrollment import cli as enrollment
@@ -288,6 +288,7 @@ app.add_typer(question_console.quarantine_commands(_ask), name="quarantine")
 history_console.add_commands(gateway_app, _ask)
 policy_commands.add_commands(app, _ask)
 app.add_typer(authority_console.commands(_ask), name="ca")
+app.add_typer(directive_key_doors.commands(_ask), name="directive-key")
 
 if __name__ == "__main__":
     main()

@@ -18,9 +18,9 @@ from central.identity.cards import CardLogin
 from central.identity.doors import Door
 from central.identity.operations import PeopleOperations
 from central.inventory import audit
+from central.sync.directive_keys import DirectiveKeys
 from shared.store.access import Access
 from shared.store.accounts import Accounts
-from shared.sync.envelope import Signer
 from shared.web.auth import Authenticator
 from shared.web.pages import Pages
 from shared.web.sessions import Sessions
@@ -30,8 +30,8 @@ from shared.web.throttle import Throttle
 class Desk:
     """What asks who somebody is, and what administers it."""
 
-    def __init__(self, central: Core, signer: Signer) -> None:
-        """Take central's state and the directive key, which signs the audit log's heads."""
+    def __init__(self, central: Core, directive_keys: DirectiveKeys) -> None:
+        """Take central's state and the directive keys, which sign the audit log's heads."""
         database, clock = central.storage.database, central.clock
         self._clock = clock
         self._web = central.settings.web
@@ -48,7 +48,7 @@ class Desk:
         self.approvals = Approvals(
             database, needed=frozenset(wanted.operations), hours=wanted.hours, clock=clock
         )
-        self.audit_log = AuditLog(database, signer, clock)
+        self.audit_log = AuditLog(database, directive_keys, clock)
         self._people = PeopleOperations(
             database,
             approvals=self.approvals,

@@ -17,7 +17,7 @@ from central.config import CentralSettings
 from central.core import Core
 from central.identity import people
 from central.inventory import audit
-from central.sync import directives
+from central.sync import directive_keys, directives
 from central.sync.listener import Storage
 from shared.kernel.clock import Clock
 from shared.pki import formats
@@ -29,7 +29,6 @@ from shared.store.vault import Vault
 from shared.system.clock import SystemClock
 from shared.web import passwords
 
-DIRECTIVE_KEY = "directive"
 _PASSWORD_BYTES = 15
 
 
@@ -61,7 +60,7 @@ async def _found(settings: CentralSettings, admin: str, kinds: KeyTypes) -> Foun
         vault = await Vault.open(
             storage.database, box_path=settings.box_slot_path, random=os.urandom
         )
-        await vault.key_or_new(DIRECTIVE_KEY)
+        await vault.key_or_new(directive_keys.FIRST)
         central = await core.unlock(settings, storage, clock, vault)
         await _sign_first_crls(central)
         password = await _make_admin(storage, admin)

@@ -9,9 +9,9 @@ from central.inventory import audit, conflicts
 from central.inventory.models import CertificateView, ConflictView
 from central.inventory.reads import Inventory
 from central.sync import quarantine
+from central.sync.directive_keys import DirectiveKeys
 from shared.enroll.rest.paging import Page
 from shared.kernel.errors import NotFoundError
-from shared.sync.envelope import Signer
 from shared.web.auth import Authenticator
 from shared.web.pages import utc_text
 
@@ -20,13 +20,13 @@ class Questions:
     """Implements ``central.question_console.Questions``; the pages settle by it, too."""
 
     def __init__(
-        self, central: Core, inventory: Inventory, authenticator: Authenticator, signer: Signer
+        self, central: Core, inventory: Inventory, authenticator: Authenticator, keys: DirectiveKeys
     ) -> None:
         """Take central's state, what lists the questions, who is to forget revoked ones.
 
-        ``signer`` signs what is exported.
+        ``keys`` sign what is exported.
         """
-        self._signer = signer
+        self._keys = keys
         self._central = central
         self._database = central.storage.database
         self._inventory = inventory
@@ -80,12 +80,12 @@ class Questions:
 
     async def export(self, place: str) -> bytes:
         """Give one event as a signed file; raises NotFoundError."""
-        return await quarantine.exported(self._database, place, self._signer)
+        return await quarantine.exported(self._database, place, self._keys)
 
     async def take_back(self, data: bytes, actor: str) -> str:
         """Take an exported event back and try it again; gives its place."""
         place = await self._database.writer.run(
-            lambda tx: quarantine.imported(tx, data, self._signer, actor)
+            lambda tx: quarantine.imported(tx, data, self._keys, actor)
         )
         await quarantine.drive_again(self._database)
         return place

@@ -12,7 +12,15 @@ from typing import Any
 from aiohttp.web import AbstractRouteDef
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from central import backup, backup_doors, comparison_doors, core, history_doors, question_doors
+from central import (
+    backup,
+    backup_doors,
+    comparison_doors,
+    core,
+    directive_key_doors,
+    history_doors,
+    question_doors,
+)
 from central import console as commands
 from central.admin import (
     authority_pages,
@@ -34,7 +42,6 @@ from central.config import CentralSettings
 from central.core import VERSION, Core
 from central.desk import Desk
 from central.enrolling import Enrolling
-from central.founding import DIRECTIVE_KEY
 from central.identity import doors
 from central.inventory.crl_ages import CrlAges
 from central.inventory.reads import Inventory
@@ -48,6 +55,7 @@ from central.questions import Questions
 from central.searching import Searching
 from central.sync import directives, quarantine
 from central.sync.comparing import Comparing
+from central.sync.directive_keys import DirectiveKeys
 from central.sync.histories import Histories
 from central.sync.listener import Listener
 from central.sync.view import SyncView
@@ -59,12 +67,9 @@ from shared.enroll.rest.routes import routes as rest_routes
 from shared.issuance.mass_revocation import MassRevocation
 from shared.issuance.service import IssuanceService
 from shared.kernel.errors import ConflictError
-from shared.pki import keys
 from shared.pki.ocsp import never_issued_state
 from shared.store.kept import Kept
 from shared.store.operations import SqlOperations
-from shared.sync.envelope import Signer
-from shared.sync.join import spki_hash
 from shared.system.processes import hold_lock
 from shared.system.steady import repeat
 from shared.validation.answers import Answers
@@ -114,7 +119,7 @@ class Server:
         self,
         central: Core,
         profiles: CentralProfiles,
-        signer: Signer,
+        directive_keys: DirectiveKeys,
         incarnation: str,
         exchange_key: ec.EllipticCurvePrivateKey,
     ) -> None:
@@ -123,7 +128,8 @@ class Server:
         database, clock = central.storage.database, central.clock
         self._profiles, self._keys = profiles, CentralKeys(central.hierarchy, profiles)
         self._kept = Kept(database, central.vault.keyring)
-        self._desk = Desk(central, signer)
+        self._desk = Desk(central, directive_keys)
+        self._directive_keys = directive_keys
         self._authenticator = self._desk.authenticator
         self._listeners = Listeners(central)
         self._enrolling = Enrolling(
@@ -150,7 +156,7 @@ class Server:
         self._listener = Listener(
             self._transport.address(),
             central.storage,
-            signer=signer,
+            signers=directive_keys.signers,
             incarnation=incarnation,
             clock=clock,
             random=os.urandom,
@@ -161,7 +167,7 @@ class Server:
             central.storage,
             hierarchy=central.hierarchy,
             vault=central.vault,
-            signer=signer,
+            directive_keys=directive_keys,
             clock=clock,
             random=os.urandom,
             joined=self._joined,
@@ -171,7 +177,7 @@ class Server:
         self._sync_view = SyncView(
             database, self._inventory, self._listener, self._backups, clock, crl_ages=self._crl_ages
         )
-        self._questions = Questions(central, self._inventory, self._authenticator, signer)
+        self._questions = Questions(central, self._inventory, self._authenticator, directive_keys)
         self._histories = Histories(central.storage, self._listener)
         self._comparing = Comparing(
             central.storage, self._listener, clock, central.settings.gateways.compare_hours
@@ -215,7 +221,7 @@ class Server:
         server = cls(
             central,
             profiles,
-            _signer(await central.vault.key(DIRECTIVE_KEY)),
+            await DirectiveKeys.load(database, central.vault),
             incarnation,
             await central.vault.key_or_new(_EXCHANGE_KEY),
         )
@@ -289,6 +295,7 @@ class Server:
             *doors.console_routes(question_doors.console_doors(self._questions)),
             *doors.console_routes(history_doors.doors(self._histories)),
             *doors.console_routes(comparison_doors.doors(self._comparing)),
+            *doors.console_routes(directive_key_doors.doors(self._directive_keys, self._backups)),
             *authority_console.routes(self._administration),
         ]
 
@@ -318,6 +325,7 @@ class Server:
                     *backup_doors.doors(acts),
                     *history_doors.doors(self._histories),
                     *comparison_doors.doors(self._comparing),
+                    *directive_key_doors.doors(self._directive_keys, self._backups),
                     *authority_doors.doors(self._administration),
                     authority_doors.of_crls(self._crl_ages),
                 ],
@@ -463,10 +471,6 @@ def _validation(central: Core) -> CentralValidation:
         os.urandom,
         never_issued=never_issued_state(central.settings.web.never_issued),
     )
-
-
-def _signer(key: ec.EllipticCurvePrivateKey) -> Signer:
-    return Signer(spki_hash(keys.spki(key.public_key())), key)
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

@@ -21,7 +21,7 @@ from gateway.console_routes import console_routes
 from gateway.enrollment import Enrollment
 from gateway.errands import Errands
 from gateway.history import History
-from gateway.identity import Identity, joined_name
+from gateway.identity import Identity, directive_keys, joined_name
 from gateway.identity_renewal import IdentityRenewal
 from gateway.issuing import Authorities
 from gateway.link import CentralLink, GatewayOutbox
@@ -424,6 +424,8 @@ class Agent:
         """Let memory and CRLs follow the directives that were just applied."""
         await self._authorities.load()
         await self._rules.load()
+        if commands.OF_KEYS in types:
+            self._link.trust(await directive_keys(self._ground.database))
         if types & commands.OF_ENROLLMENT:
             await self._enrollment.load(self._web_identity.machines)
         if types & commands.OF_STATUS:

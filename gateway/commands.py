@@ -12,8 +12,10 @@ from typing import Any, Final
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from gateway import identity
 from shared.kernel import cbor
 from shared.kernel.errors import BadRequestError
+from shared.pki import keys
 from shared.policy.access import Access
 from shared.policy.bundle import Bundle
 from shared.policy.device import DeviceRecord
@@ -29,6 +31,8 @@ _PREFIX = "directive."
 OF_STATUS: Final = frozenset({"directive.revoke", "directive.hold", "directive.release"})
 #: Event types after which others may enroll.
 OF_ENROLLMENT: Final = frozenset({"directive.access", "directive.devices", "directive.codes"})
+#: The event type after which other directive keys are trusted.
+OF_KEYS: Final = "directive.keys"
 _ACTOR = "system"
 _ORIGIN = ""  # what this box issued itself
 
@@ -174,6 +178,14 @@ def _crl(transaction: Transaction, event: Event) -> None:
     crls.take_over(transaction, event.body["ca_id"], event.body["der"])
 
 
+def _keys(transaction: Transaction, event: Event) -> None:
+    """Trust other directive keys; who sent this was verified by one that is trusted now."""
+    spkis: list[bytes] = event.body["spkis"]
+    for spki in spkis:
+        keys.load_p256(spki)
+    facts.put(transaction, identity.DIRECTIVE_KEYS, json.dumps([one.hex() for one in spkis]))
+
+
 def _access(_transaction: Transaction, event: Event) -> None:
     """Check that it can be read; gateway.enrollment takes it from the directive that is held."""
     Access.from_document(event.body["document"])
@@ -206,6 +218,7 @@ _SUBJECTS: Mapping[str, Callable[[Body], str]] = {
     "crl": lambda body: body["ca_id"],
     "responder": lambda body: body["ca_id"],
     "identity": lambda _body: "",
+    "keys": lambda _body: "",
     "authority": lambda body: body["ca_id"],
     "command": lambda body: body["command_id"],
     "access": lambda _body: "",
@@ -221,6 +234,7 @@ _EFFECTS: Mapping[str, Callable[[Transaction, Event], None]] = {
     "hold": _hold,
     "release": _release,
     "crl": _crl,
+    "keys": _keys,
     "access": _access,
     "devices": _devices,
 }

@@ -4,6 +4,7 @@ Both are in the database, so that one file is the whole backup. Only the name is
 because it is part of every hash of the outbox.
 """
 
+import json
 import sqlite3
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from shared.sync.join import JoinAnswer, spki_hash
 NAME: Final = "gateway_name"
 ANSWER: Final = "join_answer"
 KEY_LABEL: Final = "authority_key_label"
+#: What central ordered to trust instead of the directive key of the join: hex SPKIs in JSON.
+DIRECTIVE_KEYS: Final = "directive_keys"
 TRANSPORT, EVENT, EXCHANGE = "transport", "event", "exchange"
 SECRETS: Final = (TRANSPORT, EVENT, EXCHANGE)
 
@@ -47,6 +50,7 @@ class Identity:
     key_label: str
     transport_key: ec.EllipticCurvePrivateKey
     event_key: ec.EllipticCurvePrivateKey
+    directive_keys: tuple[bytes, ...]  # SPKIs of central's that are trusted, the newest first
 
     @classmethod
     async def load(cls, database: Database, vault: Vault) -> Self:
@@ -57,6 +61,7 @@ class Identity:
             facts[KEY_LABEL],
             await vault.key(TRANSPORT),
             await vault.key(EVENT),
+            await directive_keys(database),
         )
 
     @property
@@ -75,6 +80,14 @@ class Identity:
         certificate = formats.pem([self.answer.transport_certificate]).encode()
         key = self.transport_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return certificate, key
+
+
+async def directive_keys(database: Database) -> tuple[bytes, ...]:
+    """Give the directive keys (SPKIs) to trust: what was ordered last, or that of the join."""
+    facts = {row.name: row.value for row in await database.read(select(fact))}
+    if (ordered := facts.get(DIRECTIVE_KEYS)) is None:
+        return (JoinAnswer.decode(bytes.fromhex(facts[ANSWER])).directive_key,)
+    return tuple(bytes.fromhex(one) for one in json.loads(ordered))
 
 
 def csr(key: ec.EllipticCurvePrivateKey, name: str) -> bytes:

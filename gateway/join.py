@@ -176,5 +176,6 @@ def _store(transaction: Transaction, answer: JoinAnswer, label: str) -> None:
         issue_until_us=answer.issue_until_us,
     )
     facts.put(transaction, identity.ANSWER, answer.encode().hex())
+    facts.put(transaction, identity.DIRECTIVE_KEYS, None)
     facts.put(transaction, LAST_CONTACT, str(transaction.now.utc_us))
     facts.put(transaction, identity.NAME, answer.name)

@@ -101,7 +101,9 @@ class CentralLink:
         self._clock = clock
         self._outbox = outbox
         self._name = identity.name
-        self._find = partial(_directive_key, identity.answer.directive_key)
+        self._joined_by = identity.answer.directive_key
+        self._trusted = list(identity.directive_keys)
+        self._find = partial(_directive_key, self._trusted)
         own = Own(reapply=taking_back.reapply, recount=taking_back.recount)
         self._tables = SqlLink(database.writer, outbox, CENTRAL_NAME, self._apply, own)
         self._store = _Store(self._tables, changed)
@@ -130,8 +132,9 @@ class CentralLink:
         For the start: what they change is read from the database afterwards.
         """
         address = Address(self._name, Direction.DOWN)
+        find = partial(_directive_key, [self._joined_by])  # though it may have a successor now
         for data in envelopes:
-            batch = envelope.open_(data, self._find, address)
+            batch = envelope.open_(data, find, address)
             accept = partial(inbox.accept, address=address, batch=batch)
             await self._tables.run(accept)
 
@@ -149,10 +152,15 @@ class CentralLink:
         self._session.add(self._name, self._wire(identity))
         self._session.close_link("This gateway's identity was renewed.")
 
+    def trust(self, directive_keys: Sequence[bytes]) -> None:
+        """Trust these keys of central (SPKIs) from now on; the next hello names them."""
+        self._trusted[:] = directive_keys
+        self._session.close_link("Central's directive key has a successor.")
+
     def _wire(self, identity: Identity) -> Wire:
         end = GatewayReplicator(
             self._name,
-            Keys(identity.signer, self._find),
+            Keys([identity.signer], self._find, lambda: [spki_hash(one) for one in self._trusted]),
             version=VERSION,
             random=self._random,
             now=self._clock.now(),
@@ -199,7 +207,11 @@ def _tls(identity: Identity) -> ssl.SSLContext:
     return context
 
 
-def _directive_key(pinned: bytes, kid: bytes) -> ec.EllipticCurvePublicKey:
-    if kid != spki_hash(pinned):
-        raise UntrustedError("This is not signed by the directive key that was pinned at the join.")
-    return keys.load_p256(pinned)
+def _directive_key(trusted: Sequence[bytes], kid: bytes) -> ec.EllipticCurvePublicKey:
+    for spki in trusted:
+        if kid == spki_hash(spki):
+            return keys.load_p256(spki)
+    raise UntrustedError(
+        "This is signed neither by the directive key of the join nor by a successor that was "
+        "ordered since."
+    )

@@ -27,6 +27,7 @@ from central.authority.hierarchy import (
 from central.config import CentralSettings
 from central.policy import books
 from central.sync import directives, fleet
+from central.sync.directive_keys import DirectiveKeys
 from central.sync.listener import Storage
 from shared.issuance.ports import Purpose
 from shared.kernel.clock import US_PER_SECOND, Clock
@@ -41,7 +42,7 @@ from shared.store.schema import COMPLETE, ca, crl, grant_use
 from shared.store.transaction import Transaction
 from shared.store.vault import Vault
 from shared.sync import outbox
-from shared.sync.envelope import Address, Signer, seal
+from shared.sync.envelope import Address, seal
 from shared.sync.events import Direction, Event
 from shared.sync.join import SECRET_BYTES, JoinAnswer, JoinRequest, JoinToken, spki_hash
 from shared.sync.outbox import Budget
@@ -114,7 +115,7 @@ class Joining:
         *,
         hierarchy: Hierarchy,
         vault: Vault,
-        signer: Signer,
+        directive_keys: DirectiveKeys,
         clock: Clock,
         random: Random,
         joined: Callable[[Joined], Awaitable[None]],
@@ -124,7 +125,7 @@ class Joining:
         self._storage = storage
         self._hierarchy = hierarchy
         self._vault = vault
-        self._signer = signer
+        self._directive_keys = directive_keys
         self._clock = clock
         self._random = random
         self._joined = joined
@@ -148,7 +149,7 @@ class Joining:
             address=self._settings.join_address,
             secret=secret,
             transport_root_hash=spki_hash(keys.spki(self._hierarchy.transport.issuer.public_key)),
-            directive_key_hash=spki_hash(keys.spki(self._signer.key.public_key())),
+            directive_key_hash=spki_hash(keys.spki(self._directive_keys.current.key.public_key())),
         )
         return token.text()
 
@@ -301,6 +302,7 @@ class Joining:
         tables = LinkTables(transaction, self._storage.outbox, name, _nothing_to_apply)
         address = Address(name, Direction.DOWN)
         batches = outbox.pick(tables, {}, _FIRST_ENVELOPES)
+        signer = self._directive_keys.current
         broker_host, broker_port = self._settings.gateway_broker
         return JoinAnswer(
             name=name,
@@ -310,11 +312,11 @@ class Joining:
             authority_chain=self._hierarchy.fleet.issuer.chain,
             transport_certificate=signed.transport,
             transport_root=self.transport_root,
-            directive_key=keys.spki(self._signer.key.public_key()),
+            directive_key=keys.spki(signer.key.public_key()),
             broker_host=broker_host,
             broker_port=broker_port,
             status_url=self._settings.status_url,
-            envelopes=tuple(seal(batch, self._signer, address) for batch in batches),
+            envelopes=tuple(seal(batch, signer, address) for batch in batches),
         )
 
 

@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import bindparam, insert, select
 
 from central.inventory.audit import GENESIS, digest_of
+from central.sync.directive_keys import DirectiveKeys
 from shared.kernel import cbor
 from shared.kernel.clock import Clock
 from shared.kernel.errors import BadRequestError, UntrustedError
@@ -23,7 +23,6 @@ from shared.pki import cose
 from shared.store.database import Database
 from shared.store.schema import audit, audit_checkpoint
 from shared.store.transaction import Transaction
-from shared.sync.envelope import Signer
 from shared.web.pages import utc_text
 
 ROWS_MAX = 1000
@@ -68,10 +67,10 @@ class Wanted:
 class AuditLog:
     """Reads and judges the log; adds nothing to it but checkpoints beside it."""
 
-    def __init__(self, database: Database, signer: Signer, clock: Clock) -> None:
-        """Take the database and the directive key."""
+    def __init__(self, database: Database, keys: DirectiveKeys, clock: Clock) -> None:
+        """Take the database and the directive keys."""
         self._database = database
-        self._signer = signer
+        self._keys = keys
         self._clock = clock
 
     async def search(self, wanted: Wanted, limit: int) -> list[Record]:
@@ -169,11 +168,11 @@ class AuditLog:
             after = found[-1].audit_id
 
     async def _sign(self, head: int, digest: bytes) -> None:
-        now_us = self._clock.now().utc_us
+        now_us, signer = self._clock.now().utc_us, self._keys.current
         envelope = cose.sign1(
             cbor.encode({"id": head, "hash": digest, "at": now_us}),
-            key=self._signer.key,
-            kid=self._signer.kid,
+            key=signer.key,
+            kid=signer.kid,
             type=_TYPE,
             external_aad=_AAD,
         )
@@ -188,18 +187,13 @@ class AuditLog:
     def _opened(self, envelope: bytes) -> tuple[int, bytes]:
         payload = cose.open1(
             envelope,
-            find_key=self._key,
+            find_key=self._keys.find,
             type=_TYPE,
             external_aad=_AAD,
             limit=_CHECKPOINT_BYTES_MAX,
         )
         value: Any = cbor.decode(payload, limit=_CHECKPOINT_BYTES_MAX)
         return value["id"], value["hash"]
-
-    def _key(self, kid: bytes) -> ec.EllipticCurvePublicKey:
-        if kid != self._signer.kid:
-            raise UntrustedError("The checkpoint was not signed by this central.")
-        return self._signer.key.public_key()
 
 
 def _decoded(text: str) -> bytes:

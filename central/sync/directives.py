@@ -1,9 +1,9 @@
 """What central orders a gateway, written to its outbox in the transaction of the decision."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.kernel import cbor
@@ -18,6 +18,8 @@ from shared.store.transaction import Transaction
 from shared.sync.events import create
 from shared.sync.ports import Directive
 
+#: The kind of directive that says which directive keys to trust.
+KEYS: Final = "keys"
 _INCARNATION = "incarnation"
 _NUMBER = "directive_number"
 _GIVEN = (
@@ -29,6 +31,9 @@ _KNOWN = select(directive.c.incarnation, directive.c.number).where(
     directive.c.peer == bindparam("gateway_name"),
     directive.c.kind == bindparam("which"),
     directive.c.subject == bindparam("about"),
+)
+_FORGET = delete(directive).where(
+    directive.c.peer == bindparam("gateway_name"), directive.c.kind == bindparam("which")
 )
 _inserted = insert(directive)
 _PUT = _inserted.on_conflict_do_update(
@@ -128,6 +133,16 @@ def order_codes(
     """Hand down one-time codes, sealed to the gateway's exchange key."""
     body = {"batch": batch, "sealed": sealed}
     _order(transaction, gateway, "codes", batch, body, actor=actor)
+
+
+def order_keys(transaction: Transaction, gateway: str, spkis: Sequence[bytes], actor: str) -> None:
+    """Say which directive keys (SPKIs, the newest first) to trust from now on, and no others."""
+    _order(transaction, gateway, KEYS, "", {"spkis": list(spkis)}, actor=actor)
+
+
+def forget_keys(transaction: Transaction, gateway: str) -> None:
+    """Forget what was ordered of directive keys: a gateway that joins pins the present one."""
+    transaction.execute(_FORGET, {"gateway_name": gateway, "which": KEYS})
 
 
 def order_status(

@@ -165,6 +165,7 @@ class Newborn:
 def join(transaction: Transaction, name: str, newborn: Newborn) -> None:
     """Begin a gateway's (new) life: what an earlier one was allowed ends, its history too."""
     _end_powers(transaction, name, "retired")
+    directives.forget_keys(transaction, name)
     segments.end_history(transaction, name)
     forks.close(transaction, name)
     values = {

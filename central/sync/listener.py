@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -67,14 +67,14 @@ class Listener:
         address: BrokerAddress,
         storage: Storage,
         *,
-        signer: Signer,
+        signers: Sequence[Signer],
         incarnation: str,
         clock: Clock,
         random: Random,
     ) -> None:
-        """Take broker, storage and the directive key; ``run`` begins."""
+        """Take broker, storage and the directive keys (``End``); ``run`` begins."""
         self._storage = storage
-        self._signer = signer
+        self._signers = signers
         self._incarnation = incarnation
         self._clock = clock
         self._session = Session(address, clock=clock, random=random, observe=self._observe)
@@ -102,7 +102,7 @@ class Listener:
         """Begin with a gateway, or begin anew with one that joined again (SPKI of its key)."""
         self.remove(name)
         self._keys[name] = [event_key]
-        known = Keys(self._signer, partial(_find, self._keys[name]))
+        known = Keys(self._signers, partial(_find, self._keys[name]))
         end = CentralReplicator(
             name, known, incarnation=self._incarnation, blocked=blocked, credit=self._share
         )

@@ -6,22 +6,20 @@ good as in time. Each start tries all of them again, because it may be an upgrad
 
 import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, cast
 
-from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import bindparam, insert, select, update
 
 from central.inventory import audit
 from central.sync.apply import Applier
+from central.sync.directive_keys import DirectiveKeys
 from shared.kernel import cbor, limits
-from shared.kernel.errors import BadRequestError, Kind, NotFoundError, TmaError, UntrustedError
+from shared.kernel.errors import BadRequestError, Kind, NotFoundError, TmaError
 from shared.pki import cose
 from shared.store.database import Database
 from shared.store.schema import inbox_event, quarantine
 from shared.store.transaction import Transaction
 from shared.sync import events
-from shared.sync.envelope import Signer
 from shared.sync.events import Lane
 
 _LOG = logging.getLogger(__name__)
@@ -108,16 +106,15 @@ async def shown(database: Database, place: str) -> dict[str, Any]:
     }
 
 
-async def exported(database: Database, place: str, signer: Signer) -> bytes:
+async def exported(database: Database, place: str, keys: DirectiveKeys) -> bytes:
     """Give one event as a signed file: its bytes as they came, from where, and why it is kept."""
     row = await _found(database, place)
     document = {**_place(row), "event": row.event, "reason": row.reason, "kept": row.created_at}
-    return cose.sign1(
-        cbor.encode(document), key=signer.key, kid=signer.kid, type=_EXPORT, external_aad=b""
-    )
+    by = keys.current
+    return cose.sign1(cbor.encode(document), key=by.key, kid=by.kid, type=_EXPORT, external_aad=b"")
 
 
-def imported(transaction: Transaction, data: bytes, signer: Signer, actor: str) -> str:
+def imported(transaction: Transaction, data: bytes, keys: DirectiveKeys, actor: str) -> str:
     """Take back an event that this central exported; gives its place. Repeats change nothing.
 
     One that was applied stays so, one that was discarded is kept again. Raises UntrustedError
@@ -125,7 +122,7 @@ def imported(transaction: Transaction, data: bytes, signer: Signer, actor: str) 
     """
     payload = cose.open1(
         data,
-        find_key=partial(_own_key, signer),
+        find_key=keys.find,
         type=_EXPORT,
         external_aad=b"",
         limit=_EXPORT_BYTES_MAX,
@@ -150,12 +147,6 @@ def imported(transaction: Transaction, data: bytes, signer: Signer, actor: str) 
     named = _named(place["link"], place["name"], place["lane_number"], place["number"])
     audit.add(transaction, actor, "quarantine.imported", named, {})
     return named
-
-
-def _own_key(signer: Signer, kid: bytes) -> ec.EllipticCurvePublicKey:
-    if kid != signer.kid:
-        raise UntrustedError("The file was not exported by this central.")
-    return signer.key.public_key()
 
 
 async def _found(database: Database, place: str) -> Any:

@@ -4,7 +4,7 @@ Nothing in here survives a crash, and nothing needs to: storage and the next hel
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -28,10 +28,21 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Our signing key, and how to find the peer's by kid (UntrustedError: not known)."""
+    """Our signing keys, and how to find the peer's by kid (UntrustedError: not known).
 
-    signer: Signer
+    ``signers`` has the newest first; a list that changes is followed. ``trusts`` gives the kids of
+    the peer's keys that are trusted here: a hello names them, and the peer signs accordingly.
+    """
+
+    signers: Sequence[Signer]
     find: FindKey
+    trusts: Callable[[], Sequence[bytes]] = tuple
+
+    def trusted(self, kids: Sequence[bytes]) -> Signer:
+        """Give the newest of ours among these; of a peer that names none, the oldest."""
+        if not kids:
+            return self.signers[-1]
+        return next((one for one in self.signers if one.kid in kids), self.signers[0])
 
 
 class End:
@@ -47,6 +58,7 @@ class End:
     ) -> None:
         inward = Direction.UP if outward is Direction.DOWN else Direction.DOWN
         self._keys = keys
+        self._signer = keys.signers[0]
         self._to = Address(gateway, outward)
         self._from = Address(gateway, inward)
         self._incarnation = incarnation  # central's, whichever end this is
@@ -116,7 +128,7 @@ class End:
 
     def _send(self, kind: Kind, message: Message) -> Send:
         name = topic(self._to.gateway, self._to.direction, kind.value)
-        return Send(kind, name, message.seal(kind, self._keys.signer, self._to))
+        return Send(kind, name, message.seal(kind, self._signer, self._to))
 
     def _part(self, ask: Ask, given: Given) -> Send:
         part = Part(

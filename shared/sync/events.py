@@ -284,6 +284,12 @@ class DirectiveIdentity(_Directive):
     certificate: bytes
 
 
+class DirectiveKeys(_Directive):
+    """The directive keys (DER SubjectPublicKeyInfos) to trust from now on, the newest first."""
+
+    spkis: Annotated[list[bytes], Field(min_length=1, max_length=8)]
+
+
 class DirectiveAuthority(_Directive):
     """A certificate (DER) of the gateway's CA, its chain to the root, and when it ends issuing."""
 
@@ -370,6 +376,7 @@ CATALOGUE: Mapping[str, EventType] = {
     "directive.crl": EventType(Lane.NORMAL, 1, DirectiveCrl),
     "directive.responder": EventType(Lane.NORMAL, 1, DirectiveResponder),
     "directive.identity": EventType(Lane.NORMAL, 1, DirectiveIdentity),
+    "directive.keys": EventType(Lane.NORMAL, 1, DirectiveKeys),
     "directive.authority": EventType(Lane.NORMAL, 1, DirectiveAuthority),
     "directive.command": EventType(Lane.URGENT, 1, DirectiveCommand),
     "directive.access": EventType(Lane.NORMAL, 1, DirectiveAccess),

@@ -84,7 +84,8 @@ class Hello(Message):
     ``segments`` holds the open one first; ``cursors`` how far central's own segments are applied.
     Its monotonic time tells a hello that was overtaken by later events from an old copy's, and the
     ``challenge`` of the last call tells a hello of now from one that the network kept: only a fresh
-    one may be judged. ``doubt`` is what the gateway thinks of its own history.
+    one may be judged. ``doubt`` is what the gateway thinks of its own history, and
+    ``trusts`` names (by kid) the directive keys that it takes messages by.
     """
 
     nonce: Nonce
@@ -97,6 +98,7 @@ class Hello(Message):
     cursors: Marks
     challenge: Challenge = b""
     doubt: Annotated[Verdict, Field(strict=False)] = Verdict.RESUME
+    trusts: Annotated[list[Digest], Field(max_length=8, default_factory=list)]
 
     def heads(self) -> dict[tuple[str, Lane], int]:
         """Give the last sequence of each lane that is named."""

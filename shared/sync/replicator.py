@@ -22,7 +22,7 @@ from shared.sync.effects import (
     Stop,
 )
 from shared.sync.ends import End, Keys
-from shared.sync.envelope import Batch, Kind
+from shared.sync.envelope import Batch, Kind, Signer
 from shared.sync.errands import Given, Rules
 from shared.sync.events import Direction
 from shared.sync.inbox import Acceptance
@@ -127,6 +127,7 @@ class GatewayReplicator(End):
             cursors=standing.cursors,
             challenge=self._challenge,
             doubt=standing.doubt if self._doubt is Verdict.RESUME else self._doubt,
+            trusts=list(self._keys.trusts()),
         )
         return [self._send(Kind.HELLO, hello)]
 
@@ -256,7 +257,7 @@ class CentralReplicator(End):
     def connected(self, receive_maximum: int, now: Instant) -> Effects:
         """Call for a hello: central is (back) at the broker. ``receive_maximum`` as above."""
         self._window = receive_maximum
-        return [self._call(now)]
+        return [self._call(now, signer) for signer in reversed(self._keys.signers)]
 
     def block(self, finding: Finding, now: Instant) -> Effects:
         """Refuse this gateway from now on and let it know."""
@@ -288,7 +289,9 @@ class CentralReplicator(End):
         super().disconnected(now)
         self._errands.stop()
 
-    def _call(self, now: Instant) -> Send:
+    def _call(self, now: Instant, signer: Signer | None = None) -> Send:
+        """Make a call; ``signer`` as long as no hello has said which of our keys is trusted."""
+        self._signer = signer or self._signer
         call = Call(incarnation=self._incarnation, utc_us=now.utc_us, challenge=self._challenge)
         return self._send(Kind.CALL, call)
 
@@ -301,6 +304,7 @@ class CentralReplicator(End):
     def _received(self, kind: Kind, payload: bytes, now: Instant) -> Effects:
         if kind is Kind.HELLO:
             hello = self._open(Hello, kind, payload)
+            self._signer = self._keys.trusted(hello.trusts)
             floor = self._floor if self._is_fresh(hello) else None
             examine = partial(reconcile.examine, hello=hello, floor=floor, stopped=self._two_boxes)
             return [Run(examine, partial(self._examined, hello))]

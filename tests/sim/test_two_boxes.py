@@ -277,7 +277,7 @@ def _answers(case: Case, hello: Hello) -> list[Send]:
     """What central answers to a hello, all at once."""
     central, link = case.world.central, case.world.links[0]
     assert isinstance(central.end, CentralReplicator)
-    sealed = hello.seal(Kind.HELLO, link.gateway_keys.signer, Address(link.name, Direction.UP))
+    sealed = hello.seal(Kind.HELLO, link.gateway_keys.signers[0], Address(link.name, Direction.UP))
     [run] = central.end.received(Kind.HELLO, sealed, central.machine.now)
     assert isinstance(run, Run)
     effects = run.then(central.commit(run.unit), central.machine.now)

@@ -113,7 +113,7 @@ class Puppet:
         signer = Signer(spki_hash(keys.spki(self.keys.event.public_key())), self.keys.event)
         end = GatewayReplicator(
             self.name,
-            Keys(signer, self._directive_key),
+            Keys([signer], self._directive_key),
             version="puppet",
             random=os.urandom,
             now=SystemClock().now(),

@@ -52,11 +52,11 @@ def _find(kid: bytes, key: ec.EllipticCurvePrivateKey) -> Callable[[bytes], Any]
 
 
 def gateway_keys(number: int) -> Keys:
-    return Keys(Signer(b"gateway", _GATEWAY_KEYS[number]), _find(b"central", _CENTRAL_KEY))
+    return Keys([Signer(b"gateway", _GATEWAY_KEYS[number])], _find(b"central", _CENTRAL_KEY))
 
 
 def central_keys(number: int) -> Keys:
-    return Keys(Signer(b"central", _CENTRAL_KEY), _find(b"gateway", _GATEWAY_KEYS[number]))
+    return Keys([Signer(b"central", _CENTRAL_KEY)], _find(b"gateway", _GATEWAY_KEYS[number]))
 
 
 class Link:

@@ -11,10 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from central.identity.audit_log import AuditLog, Wanted
 from central.inventory import audit
 from shared.kernel.errors import UntrustedError
-from shared.pki import keys
 from shared.store.database import Database
-from shared.sync.envelope import Signer
-from shared.sync.join import spki_hash
+from tests.support.directive_keys import OneKey
 from tests.support.store_clock import ManualClock
 from tests.support.store_databases import open_database
 
@@ -44,7 +42,7 @@ def tamper(tmp_path: Path) -> Callable[..., None]:
 
 def _log(database: Database) -> AuditLog:
     key = ec.generate_private_key(ec.SECP256R1())
-    return AuditLog(database, Signer(spki_hash(keys.spki(key.public_key())), key), ManualClock())
+    return AuditLog(database, OneKey(key), ManualClock())
 
 
 async def _write(database: Database, number: int) -> None:

@@ -27,7 +27,7 @@ from shared.store.database import Database
 from shared.store.outbox import Outbox
 from shared.store.transaction import Transaction
 from shared.sync import events
-from shared.sync.envelope import Signer
+from tests.support.directive_keys import OneKey
 from tests.support.pki_hierarchy import Authority, leaf_plan, root_authority, subject, subordinate
 from tests.support.store_clock import ManualClock
 from tests.support.store_databases import open_database
@@ -253,12 +253,12 @@ async def test_what_is_discarded_is_never_applied_and_the_reason_stays(database:
 
 
 async def test_an_exported_event_is_taken_back_once(database: Database) -> None:
-    signer = Signer(b"directive", keys.generate())
+    signer = OneKey(keys.generate())
     poison = _event(_issued(_GATEWAYS["gw-1"], 5) | {"ca_id": "00" * 20})
     place = await _quarantine(database, 2, poison)
     assert (await quarantine.shown(database, place))["body"]["device_id"] == "SN-1"
     data = await quarantine.exported(database, place, signer)
-    for stranger in (Signer(b"other", keys.generate()), Signer(b"directive", keys.generate())):
+    for stranger in (OneKey(keys.generate()), OneKey(keys.generate())):
         with pytest.raises(UntrustedError):
             await database.writer.run(
                 lambda tx, by=stranger: quarantine.imported(tx, data, by, _WHO)

@@ -121,7 +121,7 @@ async def test_what_a_gateway_signs_though_it_cannot_be_read_is_not_tried_again(
     """It would be as wrong the next time; each one tried for ever would pile up at central."""
     gateway, central = parties
     await until(lambda: gateway.online)
-    signer, address = gateway_keys(0).signer, Address(GATEWAY, Direction.UP)
+    signer, address = gateway_keys(0).signers[0], Address(GATEWAY, Direction.UP)
     for number in range(20):
         ask = Ask(nonce=number.to_bytes(16), errand=Errand.HISTORY, position=b"\x61")
         sealed = ask.seal(Kind.ASK, signer, address)

@@ -16,7 +16,7 @@ from shared.sync.messages import Call, Receipt
 from shared.sync.ports import Row
 from tests.support.sim_world import GATEWAY_KEYS
 
-SIGNER = GATEWAY_KEYS.signer
+SIGNER = GATEWAY_KEYS.signers[0]
 ADDRESS = Address("gw-07", Direction.UP)
 SEGMENT = "ab" * 16
 

@@ -270,7 +270,7 @@ def test_a_forged_verdict_stops_nobody(sides: tuple[Side, Side]) -> None:
         utc_us=1,
         cursors=[],
         credit=0,
-    ).seal(Kind.WELCOME, GATEWAY_KEYS.signer, Address(GATEWAY, Direction.DOWN))
+    ).seal(Kind.WELCOME, GATEWAY_KEYS.signers[0], Address(GATEWAY, Direction.DOWN))
     effects = gateway.end.received(Kind.WELCOME, forged, START)
     assert [type(one) for one in effects] == [Alarm]
 
