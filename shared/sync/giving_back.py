@@ -71,12 +71,16 @@ def take_directives(store: LinkTransaction, part: Part) -> Taken:
 
 
 def take_heads(store: LinkTransaction, part: Part) -> Taken:
-    """Wait until all that the gateway had written is applied here; then nothing is lacking."""
+    """Wait until all that the gateway had written is applied here; then nothing is lacking.
+
+    Unless directives are to be asked for again meanwhile (``confirm``).
+    """
     for content in part.content:
         for name, heads in _named(content).items():
             if any(store.in_cursor(name, lane).applied < heads[lane] for lane in Lane):
                 return Taken.NOT_YET
-    store.set_lacking(Lacking.NOTHING)
+    if store.lacking() is Lacking.EVENTS:
+        store.set_lacking(Lacking.NOTHING)
     return Taken.YES
 
 
@@ -90,14 +94,23 @@ def confirm(
 ) -> Contradiction | None:
     """Store what a gateway confirms of our directives (``outbox.confirm``).
 
-    It may hold segments that were opened after the backup, and more of those that ended by it.
+    It may hold segments that were opened after the backup, and more of those that ended by it:
+    only the open segment cannot have gone on anywhere else.
     """
     contradiction = outbox.confirm(store, cursors)
     if contradiction is None or contradiction.kind is not Conflict.AHEAD:
         return contradiction
-    ours = {out.segment.name for out in store.out_segments(_ALL)}
-    known = {place: mark for place, mark in cursors.items() if place[0] in ours}
-    _ask_again(store, {place: mark for place, mark in cursors.items() if place[0] not in ours})
+    found = store.out_segments(_ALL)
+    opened = found[0].segment.name if found else None
+    ends = {(out.segment.name, lane): head for out in found for lane, head in out.heads.items()}
+    known, foreign = dict(cursors), dict[tuple[str, Lane], Cursor]()
+    for place, mark in cursors.items():
+        end = ends.get(place)
+        if end is None or (place[0] != opened and mark.applied > end.sequence):
+            foreign[place] = known.pop(place)
+            if end is not None:
+                known[place] = Cursor(*end, min(mark.archived, end.sequence))
+    _ask_again(store, foreign)
     return outbox.confirm(store, known)
 
 

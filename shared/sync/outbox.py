@@ -141,14 +141,25 @@ class Contradiction(NamedTuple):
 
 
 def welcomed(
-    store: OutboxTransaction, incarnation: str, cursors: Mapping[tuple[str, Lane], Cursor]
+    store: OutboxTransaction,
+    incarnation: str,
+    cursors: Mapping[tuple[str, Lane], Cursor],
+    floor: Mapping[tuple[str, Lane], int] | None = None,
 ) -> Contradiction | None:
     """Take over the peer's cursors at the start of a session.
 
+    ``floor`` is what it had confirmed when it was asked first: receipts that came since may be
+    newer than this answer, which then was under way for long and proves no loss.
     A new incarnation is a peer restored from a backup, and so is one whose cursor fell: all that
     is not archived counts as unsent again. If it lost what it had archived, hello is to be said
     again.
     """
+    if floor is not None and incarnation == store.peer_incarnation():
+        cursors = {
+            lane: cursor
+            for lane, cursor in cursors.items()
+            if not floor.get(lane, 0) <= cursor.applied < store.out_cursor(*lane).applied
+        }
     fell = any(cursor.applied < store.out_cursor(*lane).applied for lane, cursor in cursors.items())
     if fell or incarnation != store.peer_incarnation():
         store.rewind()

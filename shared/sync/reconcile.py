@@ -39,23 +39,25 @@ class Standing:
     segments: list[HelloSegment]
     cursors: list[Mark]
     doubt: Verdict
+    confirmed: Confirmed  # by central, in the lanes that are named: for whoever reads the welcome
 
 
 def introduce(store: LinkTransaction, outage_us: int) -> Standing:
     """Prepare a hello; open a segment first if the outage was long, or if there is none."""
     if not store.out_segments(0) or opens_after_outage(outage_us, store.backlog()):
         store.open_segment()
+    named = store.out_segments(limits.SEGMENTS_IN_HELLO_MAX, limits.UNARCHIVED_IN_HELLO_MAX)
     return Standing(
         incarnation=store.peer_incarnation(),
         backlog=store.backlog(),
-        segments=[
-            HelloSegment.of(out)
-            for out in store.out_segments(
-                limits.SEGMENTS_IN_HELLO_MAX, limits.UNARCHIVED_IN_HELLO_MAX
-            )
-        ],
+        segments=[HelloSegment.of(out) for out in named],
         cursors=marks_of(store.in_cursors(_PEER_SEGMENTS)),
         doubt=Verdict(store.doubt() or Verdict.RESUME),
+        confirmed={
+            (out.segment.name, lane): cursor.applied
+            for out in named
+            for lane, cursor in out.confirmed.items()
+        },
     )
 
 

@@ -245,8 +245,7 @@ def _go_on(store: LinkTransaction, reached: Position) -> None:
         store.go_on(*frontier)
     for lane, rows in moved.items():
         written = _written(store, trunk, lane) if rows else set[bytes]()
-        again = [row for row in rows if row.type != OPENED and _digest(row) not in written]
-        store.write_again(lane, again)
+        store.write_again(lane, _but(written, rows))
     store.set_doubt("")
 
 
@@ -259,6 +258,12 @@ def _written(store: LinkTransaction, trunk: Iterable[str], lane: Lane) -> set[by
             written.update(map(_digest, rows))
             after = rows[-1].sequence
     return written
+
+
+def _but(written: set[bytes], rows: Iterable[Row]) -> list[Row]:
+    """Give each event once: an earlier recovery may have moved it, and both copies are here."""
+    events_of = {_digest(row): row for row in rows if row.type != OPENED}
+    return [row for digest, row in events_of.items() if digest not in written]
 
 
 def _digest(row: Row) -> bytes:

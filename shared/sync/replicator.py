@@ -67,6 +67,7 @@ class GatewayReplicator(End):
         self._connected = False
         self._lost_at_ns = now.mono_ns  # when the link was lost, or we started without one
         self._nonce = b""
+        self._floor: Confirmed | None = None  # confirmed when this nonce was first sent
         self._challenge = b""  # of central's last call: the next hellos repeat it
         self._welcome_here = False  # on this link; else what comes may be meant for a second box
         self._turned_away = b""  # nonce of the hello that made us one of two boxes
@@ -101,6 +102,7 @@ class GatewayReplicator(End):
 
     def _ask_anew(self, outage_us: int, now: Instant) -> Effects:
         self._nonce = self._random(16)
+        self._floor = None
         self._pause_ns = _ASK_NS
         return self._ask(outage_us, now)
 
@@ -116,6 +118,8 @@ class GatewayReplicator(End):
         del now  # the hello speaks of the state at ``asked`` or later, never earlier
         if nonce != self._nonce or not self._connected:
             return []
+        if self._floor is None:
+            self._floor = standing.confirmed
         hello = Hello(
             nonce=nonce,
             boot_id=asked.boot_id,
@@ -172,7 +176,12 @@ class GatewayReplicator(End):
             self._sender.stop()
             self._incarnation = welcome.incarnation
         cursors = cursors_of(welcome.cursors)
-        take = partial(outbox.welcomed, incarnation=welcome.incarnation, cursors=cursors)
+        take = partial(
+            outbox.welcomed,
+            incarnation=welcome.incarnation,
+            cursors=cursors,
+            floor=self._floor,
+        )
         return [Contact(welcome.utc_us), Run(take, partial(self._settled, welcome))]
 
     def _settled(

@@ -336,11 +336,13 @@ def test_a_bad_day_of_a_healthy_gateway_is_never_taken_for_a_copy() -> None:
         live_through(World(seed, Chaos(late=0.2, duplicate=0.2)), seconds=60)
 
 
-@pytest.mark.parametrize("seed", [207, 1236, 2279, 11847, 13139])
+@pytest.mark.parametrize("seed", [207, 1236, 2279, 11847, 13139, 207330, 207636, 210927, 212420])
 def test_a_seed_that_once_failed(seed: int) -> None:
     """What they met: history out of turn (see above); an order of an earlier incarnation that was
     applied after the directives were given back; a crash between two stretches that are given
-    back, so that the older one seemed lost."""
+    back, so that the older one seemed lost; a welcome that was under way while receipts went on;
+    an event that two recoveries had written again, of which both copies were written once more; a
+    directive applied late, while the heads of events were waited for."""
     survive(seed)
 
 

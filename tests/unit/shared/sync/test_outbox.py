@@ -147,6 +147,17 @@ def test_a_restored_peer_gets_again_what_is_not_archived(incarnation: str) -> No
     assert _all_batches(tx)[-1].first_sequence == 8
 
 
+def test_a_welcome_that_was_overtaken_by_receipts_proves_no_loss() -> None:
+    tx, names = _history((0, 20))
+    lane = names[0], Lane.NORMAL
+    tx.set_peer_incarnation("same")
+    asked = {lane: 5}
+    outbox.confirm(tx, {lane: _mark(tx, lane, 15, archived=10)})
+    assert outbox.welcomed(tx, "same", {lane: _mark(tx, lane, 7)}, asked) is None
+    assert tx.out_cursor(*lane)[0::2] == (15, 10)
+    assert outbox.welcomed(tx, "same", {lane: _mark(tx, lane, 4)}, asked) is not None
+
+
 def test_a_peer_that_lost_what_it_archived_is_gone_on_with() -> None:
     tx, names = _history((0, 20))
     lane = names[0], Lane.NORMAL
