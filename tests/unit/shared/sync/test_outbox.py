@@ -152,10 +152,11 @@ def test_a_welcome_that_was_overtaken_by_receipts_proves_no_loss() -> None:
     lane = names[0], Lane.NORMAL
     tx.set_peer_incarnation("same")
     asked = {lane: 5}
+    late, behind = _mark(tx, lane, 7), _mark(tx, lane, 4)
     outbox.confirm(tx, {lane: _mark(tx, lane, 15, archived=10)})
-    assert outbox.welcomed(tx, "same", {lane: _mark(tx, lane, 7)}, asked) is None
+    assert outbox.welcomed(tx, "same", {lane: late}, asked) is None
     assert tx.out_cursor(*lane)[0::2] == (15, 10)
-    assert outbox.welcomed(tx, "same", {lane: _mark(tx, lane, 4)}, asked) is not None
+    assert outbox.welcomed(tx, "same", {lane: behind}, asked) is not None
 
 
 def test_a_peer_that_lost_what_it_archived_is_gone_on_with() -> None:
