@@ -156,6 +156,10 @@ async def unlock(settings: CentralSettings, storage: Storage, clock: Clock, vaul
         "crls": SqlCrls(database, None),
         "clock": clock,
     }
+    status = StatusService(
+        **parts, ca_ids=[key.issuer.ca_id for key in hierarchy.public], schedule=schedule
+    )
+    database.writer.watch(status)
     return Core(
         settings=settings,
         storage=storage,
@@ -163,9 +167,7 @@ async def unlock(settings: CentralSettings, storage: Storage, clock: Clock, vaul
         hierarchy=hierarchy,
         identities=Identities(database, vault, clock, os.urandom),
         ledger=ledger,
-        status=StatusService(
-            **parts, ca_ids=[key.issuer.ca_id for key in hierarchy.public], schedule=schedule
-        ),
+        status=status,
         transport_status=StatusService(
             **parts, ca_ids=[hierarchy.transport.issuer.ca_id], schedule=_TRANSPORT_SCHEDULE
         ),

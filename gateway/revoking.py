@@ -45,7 +45,7 @@ def status_service(
         delta_lifetime_s=wanted.delta_lifetime_hours * _HOUR_S,
         keep_expired_s=wanted.keep_expired_days * 24 * _HOUR_S,
     )
-    return StatusService(
+    status = StatusService(
         keys=authorities,
         ledger=ledger,
         crls=SqlCrls(ground.database, ground.outbox),
@@ -53,6 +53,8 @@ def status_service(
         ca_ids=[key.issuer.ca_id for key in authorities.own],
         schedule=replace(schedule, lifetime_s=max(schedule.lifetime_s, 2 * offline_s)),
     )
+    ground.database.writer.watch(status)
+    return status
 
 
 def mass_revocation(

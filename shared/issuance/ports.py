@@ -10,7 +10,7 @@ from shared.pki.certificates import Issuer
 from shared.pki.plan import Plan
 from shared.policy.device import DeviceRecord
 from shared.policy.grant import Grant
-from shared.policy.profile import Profile
+from shared.policy.profile import Existing, Profile
 from shared.policy.request import EnrollmentRequest
 from shared.policy.rules import RuleSet
 
@@ -72,6 +72,7 @@ class Intent:
     replay_until_us: int  # a later equal request is a new one
     grant_id: str | None
     decided_at: Instant
+    existing: Existing = Existing.ALLOW
 
 
 class IssuingKey(Protocol):

@@ -390,6 +390,7 @@ class IssuanceService:
             replay_until_us=now.utc_us + identity.replay_us,
             grant_id=grant.grant_id if grant else None,
             decided_at=now,
+            existing=self._profiles.profile(plan.profile).existing,
         )
 
 

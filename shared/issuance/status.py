@@ -72,6 +72,7 @@ class StatusService:
         self._wanted: set[str] = set()
         self._refused: dict[str, _Refused] = {}
         self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
 
     async def revoke(self, ca_id: str, serial: str, reason: str, actor: str) -> CertificateRecord:
         """Revoke for good; the same call again changes nothing.
@@ -113,6 +114,14 @@ class StatusService:
         if ca_id in self._ca_ids:
             self._wanted.add(ca_id)
             self._wake.set()
+
+    def before_commit(self, changed: Sequence[tuple[str, str]]) -> None:
+        """Do nothing yet (``shared.store.transaction.StatusWatch``)."""
+
+    def after_commit(self, changed: Sequence[tuple[str, str]]) -> None:
+        """Ask for fresh CRLs, whoever changed a status; called on the writer's thread."""
+        for ca_id in {ca_id for ca_id, _ in changed}.intersection(self._ca_ids):
+            self._loop.call_soon_threadsafe(self.request_crl, ca_id)
 
     async def sign_crl(self, ca_id: str) -> bytes:
         """Sign and publish a complete CRL now (see ``CrlSigning.sign``)."""

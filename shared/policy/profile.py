@@ -49,6 +49,17 @@ class Duplicates(StrEnum):
     REVOKE_EARLIER = "revoke_earlier"
 
 
+class Existing(StrEnum):
+    """What happens when a device asks for a certificate and has a good one of this profile here.
+
+    Renewals are none of its business: what they replace stays good until it ends.
+    """
+
+    ALLOW = "allow"
+    REFUSE = "refuse"
+    SUPERSEDE = "supersede"  # the earlier ones are revoked in the commit that releases the new one
+
+
 class Mode(StrEnum):
     """Who signs (design.md §4). This version issues ``local`` only and publishes no other."""
 
@@ -196,6 +207,7 @@ class Profile(Document):
     conditions: Condition = Condition()
     device_id_required: bool = False
     known_devices_only: bool = False  # those whose record is held here
+    existing: Existing = Existing.ALLOW
     duplicates: Duplicates = Duplicates.REPORT
     unheard_serials: UnheardSerials = UnheardSerials.GOOD
 

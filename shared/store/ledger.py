@@ -12,7 +12,7 @@ from typing import Any
 
 from cryptography.x509.oid import NameOID
 from pydantic import ConfigDict, TypeAdapter
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -24,6 +24,7 @@ from shared.kernel.errors import (
     RefusedError,
     TmaError,
 )
+from shared.policy.profile import Existing
 from shared.policy.request import EnrollmentRequest
 from shared.store import certificates, counters, devices, facts
 from shared.store.certificates import RECORD_COLUMNS
@@ -32,6 +33,8 @@ from shared.store.schema import ca, certificate, fact, grant_use, intent
 from shared.store.transaction import Transaction, Unit
 
 _ACTOR = "system"
+#: What a profile that allows one certificate of a device finds, at most, after it allowed many.
+_EXISTING_MAX = 100
 #: How an open intent is stored; pydantic takes a configuration around a dataclass only.
 _DOCUMENT = TypeAdapter(
     tuple[Intent], config=ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
@@ -64,6 +67,21 @@ _UNBOOK = (
     update(grant_use)
     .where(grant_use.c.grant_id == bindparam("id"))
     .values(used=grant_use.c.used - 1)
+)
+#: What a device has of a profile already, whichever CA signed it.
+_EXISTING = (
+    select(certificate.c.ca_id, certificate.c.serial)
+    .where(
+        certificate.c.device_id == bindparam("device"),
+        # Not comparable by an index: it would be read for all devices (``central.sync.apply``).
+        func.coalesce(certificate.c.profile, "") == bindparam("used_profile"),
+        certificate.c.state == "issued",
+        certificate.c.status != "revoked",
+        certificate.c.not_after > bindparam("now"),
+        certificate.c.test == 0,
+    )
+    .order_by(certificate.c.id.desc())
+    .limit(_EXISTING_MAX)
 )
 _GRANT = select(grant_use.c.state, grant_use.c.quota).where(grant_use.c.grant_id == bindparam("id"))
 _OPEN = insert(intent).on_conflict_do_nothing()
@@ -206,6 +224,8 @@ def _intend(tx: Transaction, wanted: Intent, row: Mapping[str, Any]) -> Certific
     if replayed is not None:
         return replayed
     _require_open(tx, wanted.ca_id)
+    if wanted.existing is Existing.REFUSE and (found := _existing(tx, wanted)):
+        raise _one_exists(wanted, found[0].serial)
     if wanted.grant_id is not None and not tx.execute(_BOOK, {"id": wanted.grant_id}):
         raise _not_granted(tx, wanted.grant_id)
     if not tx.execute(_OPEN, row):
@@ -232,6 +252,9 @@ def _complete(
     if not tx.execute(_TAKE, {**_this(taken), "ca_id": taken.ca_id}):
         _require_open(tx, taken.ca_id)
         raise ConflictError("The request is no longer open; it was completed or voided meanwhile.")
+    if taken.existing is Existing.SUPERSEDE:
+        former = [(one.ca_id, one.serial) for one in _existing(tx, taken)]
+        certificates.revoke_each(tx, former, "superseded", taken.request.principal)
     certificates.add_issued(tx, row | {"issued_at": tx.now.utc_us})
     tx.emit("certificate.issued", body, actor=taken.request.principal)
     _tell_code(tx, taken)
@@ -296,6 +319,24 @@ def _require_open(tx: Transaction, ca_id: str) -> None:
         raise ConflictError(f"The line is stopped: {fence.line}")
     if fence.ca != "active":
         raise ConflictError("This CA does not issue any more.")
+
+
+def _existing(tx: Transaction, wanted: Intent) -> Sequence[Any]:
+    """Give what the device has of this profile; a renewal or a test asks nobody."""
+    request = wanted.request
+    if request.device is None or request.replaces is not None or request.test:
+        return ()
+    place = {"device": request.device, "used_profile": wanted.plan.profile}
+    return tx.all(_EXISTING, {**place, "now": tx.now.utc_us})
+
+
+def _one_exists(wanted: Intent, serial: str) -> RefusedError:
+    return RefusedError(
+        "existing",
+        serial,
+        f"The device has a certificate of the profile {wanted.plan.profile} already: {serial}.",
+        "Renew it, or have it revoked first.",
+    )
 
 
 def _not_granted(tx: Transaction, grant_id: str) -> TmaError:

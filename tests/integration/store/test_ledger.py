@@ -1,10 +1,11 @@
 """The ledger on a real database: every promise of ``shared.issuance.ports.Ledger``."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from shared.issuance.ports import CertificateStatus, Intent
 from shared.kernel.errors import (
@@ -15,6 +16,7 @@ from shared.kernel.errors import (
     RefusedError,
     TmaError,
 )
+from shared.policy.profile import Existing
 from shared.store import facts, schema
 from shared.store.database import Database
 from shared.store.ledger import SqlLedger
@@ -122,6 +124,49 @@ async def test_one_open_intent_per_device_profile_and_purpose(database, ledger):
     assert await used(database) == 1  # the refused one's unit came back
     await ledger.complete(first, fake_der(first))
     assert await ledger.intend(make_intent("SN-1")) is None  # renewal overlaps
+
+
+async def _statuses(database: Database) -> dict[str, str]:
+    rows = await database.read(select(schema.certificate.c.serial, schema.certificate.c.status))
+    return {row.serial: row.status for row in rows}
+
+
+async def test_a_second_certificate_of_a_device_is_refused_where_its_profile_says_so(
+    database, ledger
+):
+    first = make_intent("SN-1", existing=Existing.REFUSE)
+    der = await issue(ledger, first)
+    with pytest.raises(RefusedError) as refused:
+        await ledger.intend(make_intent("SN-1", existing=Existing.REFUSE))
+    assert (refused.value.rule, refused.value.value) == ("existing", first.serial)
+    assert "Renew" in refused.value.remedy
+    assert await used(database) == 1
+    assert (await ledger.intend(first)).der == der  # a retry is no second one
+    renewal = make_intent("SN-1", existing=Existing.REFUSE)
+    renewed = replace(renewal.request, replaces=(CA_ID, first.serial))
+    await issue(ledger, replace(renewal, request=renewed))
+    await issue(ledger, make_intent("SN-2", existing=Existing.REFUSE))
+    for serial in await _statuses(database):
+        await ledger.revoke(CA_ID, serial, "superseded", "user:a")
+    await issue(ledger, make_intent("SN-1", existing=Existing.REFUSE))
+
+
+async def test_earlier_certificates_of_a_device_are_superseded_in_the_same_commit(database, ledger):
+    early = [make_intent("SN-1"), make_intent("SN-1"), make_intent("SN-2")]
+    for intent in early:
+        await issue(ledger, intent)
+    late = make_intent("SN-1", existing=Existing.SUPERSEDE)
+    await ledger.intend(late)
+    assert set((await _statuses(database)).values()) == {"good"}  # not before it is released
+    await ledger.complete(late, fake_der(late))
+    statuses = await _statuses(database)
+    assert [statuses[one.serial] for one in (*early, late)] == [
+        "revoked",
+        "revoked",
+        "good",
+        "good",
+    ]
+    assert await emitted(database, "certificate.revoked") == 2
 
 
 async def test_intents_without_a_device_do_not_exclude_each_other(ledger):
