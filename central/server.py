@@ -182,7 +182,7 @@ class Server:
         self._comparing = Comparing(
             central.storage, self._listener, clock, central.settings.gateways.compare_hours
         )
-        self._authoring = Authoring(database, clock, profiles.refresh)
+        self._authoring = Authoring(database, clock, profiles.refresh, self._desk.approvals)
         self._administration = self._make_administration()
         self._operations = self._make_operations()
 

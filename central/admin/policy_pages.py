@@ -59,8 +59,8 @@ def routes(frame: Frame, authoring: Authoring, explain: Explain) -> list[web.Rou
     async def publish(request: web.Request, who: Principal) -> web.Response:
         who.require(may.PROFILE_PUBLISH)
         name, version = request.match_info["name"], _version(request)
-        await authoring.publish(name, version, Sample.from_document({}), who.name)
-        return _to_profile(name)
+        done = await authoring.publish(name, version, Sample.from_document({}), who.name)
+        return _to_profile(name) if done.approval is None else see_other("/approvals")
 
     async def withdraw(request: web.Request, who: Principal) -> web.Response:
         who.require(may.PROFILE_PUBLISH)

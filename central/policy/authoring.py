@@ -5,11 +5,12 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from sqlalchemy import bindparam, select
 
+from central.identity.approvals import Approvals, Content, Operation
 from central.policy import books, lint
 from central.policy.lint import Finding, Sample
 from shared.kernel import cbor, limits
@@ -19,11 +20,13 @@ from shared.policy import presets
 from shared.policy.grant import Devices, Grant
 from shared.policy.presets import difference
 from shared.policy.profile import Mode, Profile
+from shared.policy.rights import Permission, Scope
 from shared.policy.rules import RuleSet
 from shared.policy.shipped import SHIPPED
 from shared.store import facts
 from shared.store.database import Database
 from shared.store.schema import directive, fact, gateway, grant_use, profile
+from shared.store.transaction import Transaction
 
 _ALL = select(profile).order_by(profile.c.name, profile.c.version.desc())
 _VERSIONS = (
@@ -45,16 +48,34 @@ _GRANTS = (
 )
 
 
+#: Putting a version of a profile in force; as ``approvals.operations`` names it.
+PUBLISH = "profile.publish"
+
+
+class Published(NamedTuple):
+    """What pkilint remarked, and under which number it waits for a second person (None: done)."""
+
+    findings: list[Finding]
+    approval: int | None
+
+
 class Authoring:
     """Drafts, checks, publishes; ``refresh`` is awaited after what is in force has changed."""
 
     def __init__(
-        self, database: Database, clock: Clock, refresh: Callable[[], Awaitable[None]]
+        self,
+        database: Database,
+        clock: Clock,
+        refresh: Callable[[], Awaitable[None]],
+        approvals: Approvals,
     ) -> None:
-        """Take where the documents lie."""
+        """Take where the documents lie, and who says what needs a second person."""
         self._database = database
         self._clock = clock
         self._refresh = refresh
+        self._approvals = approvals
+        publishing = Operation(PUBLISH, Permission.PROFILE_PUBLISH, _publish, self._follow)
+        approvals.register(PUBLISH, publishing)
 
     async def profiles(self) -> list[dict[str, Any]]:
         """List every version that is here, and the shipped ones that are not."""
@@ -104,10 +125,10 @@ class Authoring:
 
     async def publish(
         self, name: str, version: int | None, sample: Sample, actor: str
-    ) -> list[Finding]:
+    ) -> Published:
         """Put a version in force here and at every gateway, once its samples are clean.
 
-        Gives what pkilint remarked; raises BadRequestError for an error among it.
+        Raises BadRequestError for an error among what pkilint remarks.
         """
         state, found = await self.profile(name, version)
         findings = await self.check(name, found.version, sample)
@@ -120,9 +141,13 @@ class Authoring:
             )
         if state == "shipped":
             await self._database.writer.run(partial(books.draft, new=found, actor=actor))
-        await self._database.writer.run(partial(books.publish, new=found, actor=actor))
+        content = {"name": name, "version": found.version, "sha256": found.sha256}
+        subject, where = f"{name} version {found.version}", Scope(profile=name)
+        waits = await self._approvals.do(PUBLISH, subject, content, actor, scope=where)
+        return Published(findings, waits)
+
+    async def _follow(self, _content: Content) -> None:
         await self._refresh()
-        return findings
 
     async def withdraw(self, name: str, actor: str) -> None:
         """Take a profile out of force, here and at every gateway."""
@@ -229,6 +254,11 @@ def shown(findings: Sequence[Finding]) -> list[dict[str, str]]:
     return [asdict(finding) for finding in findings]
 
 
+def published(done: Published) -> dict[str, Any]:
+    """Give what came of publishing as plain values."""
+    return {"findings": shown(done.findings), "approval": done.approval}
+
+
 def _devices(serials: Any) -> dict[str, Any]:
     if not isinstance(serials, list):
         raise BadRequestError("serials is a list of device serials.", pointer="/serials")
@@ -257,3 +287,8 @@ def _line(state: str, created_at_us: int | None, one: Profile) -> dict[str, Any]
 
 def _changes(old: Profile, new: Profile) -> list[dict[str, Any]]:
     return [asdict(change) for change in difference(old.to_document(), new.to_document())]
+
+
+def _publish(transaction: Transaction, content: Content, actor: str) -> None:
+    """Publish exactly what was seen when it was asked for; raises ConflictError."""
+    books.publish(transaction, content["name"], content["version"], content["sha256"], actor)

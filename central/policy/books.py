@@ -101,21 +101,24 @@ def draft(transaction: Transaction, new: Profile, actor: str) -> None:
     audit.add(transaction, actor, "profile.drafted", new.name, detail)
 
 
-def publish(transaction: Transaction, new: Profile, actor: str) -> None:
-    """Put a drafted version in force here, and order it to every gateway; again changes nothing."""
-    known: Any = transaction.one(_FIND, {"wanted": new.name, "number": new.version})
-    if known is None or known.sha256 != new.sha256:
+def publish(transaction: Transaction, name: str, version: int, sha256: str, actor: str) -> None:
+    """Put a drafted version in force here, and order it to every gateway; again changes nothing.
+
+    Raises ConflictError when it has another content (``sha256``, hex) than what was looked at.
+    """
+    known: Any = transaction.one(_FIND, {"wanted": name, "number": version})
+    if known is None or known.sha256 != sha256:
         raise ConflictError(
-            f"Version {new.version} of the profile {new.name} was changed meanwhile.",
+            f"Version {version} of the profile {name} was changed meanwhile.",
             remedy="Look at it again, and publish what you see.",
         )
     if known.state == ACTIVE:
         return
-    transaction.execute(_OUT_OF_FORCE, {"wanted": new.name, "new_state": SUPERSEDED})
-    values = {"wanted": new.name, "number": new.version, "new_state": ACTIVE}
+    transaction.execute(_OUT_OF_FORCE, {"wanted": name, "new_state": SUPERSEDED})
+    values = {"wanted": name, "number": version, "new_state": ACTIVE}
     transaction.execute(_SET_STATE, values)
-    detail = {"version": new.version, "sha256": new.sha256}
-    audit.add(transaction, actor, "profile.published", new.name, detail)
+    detail = {"version": version, "sha256": sha256}
+    audit.add(transaction, actor, "profile.published", name, detail)
     roll_out(transaction, actor)
 
 

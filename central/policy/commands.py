@@ -107,9 +107,12 @@ def _publishing(app: typer.Typer, ask: Ask) -> None:
         """Put a version in force here and at every gateway, once its samples pass pkilint."""
         order = PublishOrder(version=version, sample=read_json(sample) if sample else {})
         found = ask(context, "POST", f"/profiles/{name}/publish", order)
-        for one in found:
+        for one in found["findings"]:
             if one["severity"] == "WARNING":
                 out.print(f"Warning: {escape(one['code'])} {escape(one['message'])}")
+        if found["approval"] is not None:
+            out.print(f"It waits for a second person: `approval agree {found['approval']}`.")
+            return
         out.print(f"Version {version} of {escape(name)} is in force.")
 
     @app.command("withdraw")

@@ -4,7 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
-from central.policy.authoring import Authoring, shown
+from central.policy.authoring import Authoring, published, shown
 from central.policy.lint import Sample
 from central.policy.orders import DocumentOrder, PublishOrder
 from shared.enroll.rest import explain_console
@@ -43,7 +43,7 @@ def _profile_routes(authoring: Authoring) -> list[web.RouteDef]:
         order = await read_order(request, PublishOrder)
         sample = Sample.from_document(order.sample)
         name = request.match_info["name"]
-        return shown(await authoring.publish(name, order.version, sample, actor))
+        return published(await authoring.publish(name, order.version, sample, actor))
 
     async def withdraw(request: web.Request, actor: str) -> Any:
         return await authoring.withdraw(request.match_info["name"], actor)

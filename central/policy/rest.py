@@ -7,7 +7,7 @@ from typing import Annotated, Any, Protocol
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from central.policy.authoring import Authoring, shown
+from central.policy.authoring import Authoring, published
 from central.policy.lint import Sample
 from shared.enroll.rest import documents
 from shared.enroll.rest.routes import Route
@@ -153,7 +153,7 @@ class _Acts:
         body = documents.parse(PublishBody, await read_body(request))
         sample = Sample.from_document(body.sample)
         name = request.match_info["name"]
-        return shown(await self._authoring.publish(name, body.version, sample, actor))
+        return published(await self._authoring.publish(name, body.version, sample, actor))
 
     async def withdraw(self, request: web.Request, actor: str) -> Any:
         return await self._authoring.withdraw(request.match_info["name"], actor)

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from central.authority.hierarchy import store_authority
+from central.identity.approvals import Approvals
 from central.issuing import CentralProfiles
 from central.policy import books
 from central.policy.authoring import Authoring
@@ -18,14 +19,16 @@ from central.policy.lint import Sample
 from central.sync import directives
 from central.sync.apply import Applier
 from gateway import commands
-from shared.kernel.errors import BadRequestError, ConflictError, NotFoundError
+from shared.kernel.errors import BadRequestError, ConflictError, ForbiddenError, NotFoundError
 from shared.policy.grant import Grant
 from shared.policy.profile import Profile
+from shared.policy.rights import Right
 from shared.policy.shipped import SHIPPED
 from shared.store.database import Database
 from shared.store.schema import gateway, grant_use, profile
 from shared.store.transaction import Transaction
 from shared.sync import events
+from shared.web.auth import Principal
 from tests.support.fleet import Central
 from tests.support.pki_hierarchy import NOW_US, Hierarchy
 from tests.support.store_clock import ManualClock
@@ -49,7 +52,13 @@ class World:
     def __init__(self, central: Database, box: Database, sink: ListSink, told: ListSink) -> None:
         self.central, self.box, self.sink, self.told = central, box, sink, told
         self.profiles = CentralProfiles(central)
-        self.authoring = Authoring(central, ManualClock(), self.profiles.refresh)
+        self.authoring = self.authoring_of()
+
+    def authoring_of(self, *needed: str) -> Authoring:
+        """What administrators use; these operations need a second person."""
+        clock = ManualClock()
+        self.approvals = Approvals(self.central, needed=frozenset(needed), hours=1, clock=clock)
+        return Authoring(self.central, clock, self.profiles.refresh, self.approvals)
 
     async def deliver(self) -> list[str]:
         """Hand what was ordered to the gateway, and its answers to central; gives the results."""
@@ -86,7 +95,7 @@ def _found(transaction: Transaction) -> None:
     transaction.execute(insert(gateway), row)
     for first in SHIPPED[:3]:
         books.draft(transaction, first, ACTOR)
-        books.publish(transaction, first, ACTOR)
+        books.publish(transaction, first.name, first.version, first.sha256, ACTOR)
     row = {"grant_id": "grant-1", "version": 1, "quota": 10, "used": 0, "state": "active"}
     document = json.dumps(GRANT.to_document()).encode()
     transaction.execute(insert(grant_use), row | {"document": document})
@@ -239,6 +248,28 @@ async def test_a_tampered_bundle_or_grant_is_refused_whole(world: World):
         with pytest.raises(BadRequestError):
             await world.box.writer.run(lambda tx, order=order: commands.apply(tx, order))
     assert (await world.held())["tls-server"].version == 1
+
+
+async def test_publishing_may_need_a_second_person(world: World):
+    """What he agrees to is what was seen: another content under the same version is refused."""
+    authoring = world.authoring_of("profile.publish")
+    document = SHIPPED[0].to_document() | {"name": "ours", "version": 1}
+    await authoring.draft(document, ACTOR)
+    first = await authoring.publish("ours", 1, USUAL, ACTOR)
+    assert first.approval is not None
+    assert (await authoring.profile("ours"))[0] == "draft"
+    await authoring.draft(document | {"title": "Another one"}, ACTOR)
+    second = Principal("user:ben", (Right.of("admin"),))
+    with pytest.raises(ConflictError, match="changed meanwhile"):
+        await world.approvals.decide(first.approval, second, agreed=True)
+    again = await authoring.publish("ours", 1, USUAL, ACTOR)
+    with pytest.raises(ForbiddenError):
+        await world.approvals.decide(
+            again.approval, Principal(ACTOR, (Right.of("admin"),)), agreed=True
+        )
+    await world.approvals.decide(again.approval, second, agreed=True)
+    assert (await authoring.profile("ours"))[0] == "active"
+    assert world.profiles.profile("ours").title == "Another one"
 
 
 def test_by_rest_of_the_running_server(api: httpx.Client):
