@@ -284,6 +284,7 @@ class Agent:
         self._mass_revocation = revoking.mass_revocation(
             self._ground.database, self._status, self._authenticator.forget
         )
+        await self._judge_clock()
         await self._responders.load()
         await self._web_identity.load()
         await self._enrollment.load(self._web_identity.machines)

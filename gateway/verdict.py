@@ -154,6 +154,14 @@ _STOPS = (
     ),
     _Cause(
         Level.STOPPED,
+        lambda snapshot: (
+            not snapshot.authority.granted and snapshot.clock.quality is ClockQuality.UNKNOWN
+        ),
+        "The clock of this box is wrong: it stands before the last answer of central.",
+        "Set it, or connect a time server.",
+    ),
+    _Cause(
+        Level.STOPPED,
         lambda snapshot: not snapshot.authority.granted,
         "This gateway has no valid grant to issue.",
         "Connect the gateway to central, or ask the administrator for a grant.",

@@ -4,13 +4,19 @@ import asyncio
 
 from shared.issuance.crls import CrlSchedule, CrlStanding, CrlStore, Listing, SignedCrl
 from shared.issuance.ports import IssuingKey, IssuingKeys, Priority, Purpose
-from shared.kernel.clock import US_PER_SECOND, Clock
+from shared.kernel.clock import US_PER_SECOND, Clock, ClockQuality
 from shared.kernel.errors import TmaError, UnavailableError
 from shared.pki import crl
+
+#: A CRL that is so far ahead was signed by a clock that was wrong: relying parties refuse it.
+_AHEAD_US = 3600 * US_PER_SECOND
 
 
 class CrlSigning:
     """Makes, signs and saves CRLs. CRLNumber = max(last + 1, Unix µs): it never falls back.
+
+    While the clock is in doubt a CRL is not dated before the last one: in the past it would be
+    refused as outdated. Where it is not, one from the future is due at once.
 
     A CA whose issuer has ``delta_urls`` signs a delta at each change, and complete CRLs by the
     schedule; another one signs a complete CRL each time.
@@ -80,7 +86,15 @@ class CrlSigning:
         return not standing.based if deltas else standing.delta_us is not None
 
     def _passed(self, since_us: int, seconds: int) -> bool:
-        return self._clock.now().utc_us - since_us >= seconds * US_PER_SECOND
+        now = self._clock.now()
+        ahead = since_us - now.utc_us > _AHEAD_US and now.quality is not ClockQuality.UNKNOWN
+        return ahead or now.utc_us - since_us >= seconds * US_PER_SECOND
+
+    def _time_us(self, standing: CrlStanding) -> int:
+        now = self._clock.now()
+        if now.quality is ClockQuality.UNKNOWN:
+            return max(now.utc_us, standing.complete_us or 0)
+        return now.utc_us
 
     async def _complete(self, key: IssuingKey) -> bytes:
         keep_us = self._schedule.keep_expired_s * US_PER_SECOND
@@ -95,8 +109,9 @@ class CrlSigning:
 
     async def _sign(self, key: IssuingKey, listing: Listing, base: int | None) -> bytes:
         ca_id, schedule = key.issuer.ca_id, self._schedule
-        now_us = self._clock.now().utc_us
-        number = max((await self._crls.standing(ca_id)).number + 1, now_us)
+        standing = await self._crls.standing(ca_id)
+        now_us = self._time_us(standing)
+        number = max(standing.number + 1, now_us)
         lifetime_s = schedule.lifetime_s if base is None else schedule.delta_lifetime_s
         next_update_us = now_us + lifetime_s * US_PER_SECOND
         heads = await self._crls.chain_heads()

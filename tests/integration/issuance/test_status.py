@@ -10,9 +10,11 @@ from cryptography import x509
 from sqlalchemy import insert, select
 
 from shared.hsm.software import SoftwareIssuingKey
+from shared.issuance.crl_signing import CrlSigning
 from shared.issuance.crls import CrlSchedule
 from shared.issuance.ports import Priority, Purpose
 from shared.issuance.status import StatusService
+from shared.kernel.clock import ClockQuality
 from shared.kernel.errors import (
     BadRequestError,
     ForbiddenError,
@@ -73,6 +75,7 @@ class Line:
         self.ledger = SqlLedger(database)
         self.token = Token()
         self.reads = Reads(database)
+        self.signing = CrlSigning(self.token, SqlCrls(database, sink), clock, CrlSchedule())
         self.service = StatusService(
             keys=self.token,
             ledger=self.ledger,
@@ -165,6 +168,34 @@ def test_the_number_rises_although_the_clock_falls(tmp_path: Path):
         clock.advance(-_YEAR_S)
         after = _number(x509.load_der_x509_crl(await line.service.sign_crl(_CA_ID)))
         assert after > before
+
+    _on_line(tmp_path, journey)
+
+
+def test_a_crl_from_the_future_is_replaced_when_the_clock_is_right_again(tmp_path: Path):
+    async def journey(line: Line, clock: ManualClock) -> None:
+        clock.advance(10 * _YEAR_S)
+        await line.service.sign_crl(_CA_ID)
+        clock.advance(-10 * _YEAR_S)
+        assert await line.signing.is_due(_CA_ID)
+        clock.quality = ClockQuality.UNKNOWN
+        assert not await line.signing.is_due(_CA_ID)
+
+    _on_line(tmp_path, journey)
+
+
+def test_in_doubt_no_crl_is_dated_before_the_last_one(tmp_path: Path):
+    """Dated ten years ago, it would be outdated for everybody whose clock is right."""
+
+    async def journey(line: Line, clock: ManualClock) -> None:
+        first = x509.load_der_x509_crl(await line.service.sign_crl(_CA_ID))
+        clock.advance(-10 * _YEAR_S)
+        clock.quality = ClockQuality.UNKNOWN
+        serial = await line.issue()
+        await line.service.revoke(_CA_ID, serial, "key_compromise", "user:anna")
+        crl = await line.until(serial)
+        assert crl.last_update_utc >= first.last_update_utc
+        assert crl.next_update_utc >= first.next_update_utc
 
     _on_line(tmp_path, journey)
 
