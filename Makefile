@@ -16,7 +16,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 # program:package, or /file:package for what is no program
 PROGRAMS := mosquitto:mosquitto softhsm2-util:softhsm2 pkcs11-tool:opensc openssl:openssl \
 	cfssl:golang-cfssl chromium:chromium setpriv:util-linux \
-	curl:curl pki:strongswan-pki \
+	curl:curl pki:strongswan-pki faketime:faketime \
 	/usr/lib/ipsec/plugins/libstrongswan-curl.so:libstrongswan-extra-plugins \
 	/usr/lib/ipsec/plugins/libstrongswan-openssl.so:libstrongswan-standard-plugins \
 	psql:postgresql-client pg_ctlcluster:postgresql

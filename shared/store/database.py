@@ -70,7 +70,7 @@ class Database:
         random: Random = os.urandom,
         free_bytes: Callable[[], int] | None = None,
         floor_bytes: int = FLOOR_BYTES,
-        reserve_bytes: int = RESERVE_BYTES,
+        reserve_bytes: int | None = None,
         connect: Callable[[], Connection] | None = None,
     ) -> Self:
         """Open an SQLite file: migrate if needed, start the writer; a missing file is made.
@@ -83,7 +83,7 @@ class Database:
             path.with_name(f"{path.name}-reserve"),
             free_bytes=free_bytes or (lambda: free_bytes_beside(path)),
             floor=floor_bytes,
-            size=reserve_bytes,
+            size=min(RESERVE_BYTES, floor_bytes // 2) if reserve_bytes is None else reserve_bytes,
         )
         starting = Writer(
             connect or (lambda: writer.connect(path)),

@@ -330,7 +330,8 @@ class Gateway:
         return json.loads(self.command("status", "--json"))
 
     @property
-    def _softhsm_environ(self) -> dict[str, str]:
+    def environ(self) -> dict[str, str]:
+        """What its processes find in their environment."""
         return {"SOFTHSM2_CONF": str(self.folder / "softhsm2.conf")}
 
     def _make_token(self) -> str:
@@ -347,13 +348,11 @@ class Gateway:
             str(self.folder / "so-pin"),
         ]
         command = ["tma-provision", "token", "init", "--label", self.name, *pins]
-        printed = run(command, extra_environ=self._softhsm_environ)
+        printed = run(command, extra_environ=self.environ)
         return printed.splitlines()[-1]
 
     def _describe(self, name: str, argv: list[str]) -> ManagedProcess:
-        return ManagedProcess(
-            name, argv, self.folder / f"{name}.log", extra_environ=self._softhsm_environ
-        )
+        return ManagedProcess(name, argv, self.folder / f"{name}.log", extra_environ=self.environ)
 
 
 class Fleet:
