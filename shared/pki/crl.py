@@ -1,4 +1,4 @@
-"""Certificate revocation lists (RFC 5280 §5), complete ones and deltas, in two steps."""
+"""Certificate revocation lists (RFC 5280 §5): complete, partitions, deltas; in two steps."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -10,6 +10,7 @@ from shared.kernel.clock import US_PER_SECOND
 from shared.kernel.errors import BadRequestError, IntegrityError
 from shared.pki import oids, signed
 from shared.pki.certificates import Issuer, encode_extension, encode_time
+from shared.pki.partitions import Partition
 from shared.pki.signed import tlv
 
 #: What a delta says of a serial that is no longer listed (RFC 5280 §5.3.1); it stands nowhere else.
@@ -60,20 +61,26 @@ def unsigned(  # noqa: PLR0917  # the order of a TBSCertList
     chain_heads: bytes | None,
     *,
     base: int | None = None,
+    partition: Partition | None = None,
 ) -> bytes:
     """Build the DER TBSCertList that the issuer is to sign; times are UTC µs.
 
     With ``base`` it is a delta to the complete CRL of that number (RFC 5280 §5.2.4), and its
     entries are what changed; without, a complete one, which names the address of deltas if the
-    issuer makes any (§5.2.6). ``chain_heads`` go into the private extension ``oids.CHAIN_HEADS``.
-    The bytes are put together here, as those of certificates are: 100,000 entries through
-    cryptography's builder take 1.5 s. Many entries still take a while: call it in a thread.
-    Raises BadRequestError for an unknown reason.
+    issuer makes any (§5.2.6). With ``partition`` it lists that share only, and says so (§5.2.5); it
+    names no deltas: those are of all shares, and both must be of one scope (§5.2.4).
+    ``chain_heads`` go into the private extension ``oids.CHAIN_HEADS``. The bytes are put together
+    here, as those of certificates are: 100,000 entries through cryptography's builder take 1.5 s.
+    Many entries still take a while: call it in a thread. Raises BadRequestError for an unknown
+    reason.
     """
     extensions = issuer.encoded_key_identifier + encode_extension(x509.CRLNumber(number))
-    if base is None:
+    # Critical: who does not know it must not take a part for the whole.
+    if partition is not None:
+        extensions += encode_extension(issuer.issuing_point(partition), critical=True)
+    elif base is None:
         extensions += issuer.encoded_freshest
-    else:  # critical: who does not know it must not take a part for the whole
+    else:
         extensions += encode_extension(x509.DeltaCRLIndicator(base), critical=True)
     if chain_heads is not None:
         value = signed.tlv(signed.OCTET_STRING, chain_heads)
