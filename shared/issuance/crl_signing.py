@@ -10,7 +10,7 @@ from shared.issuance.ports import IssuingKey, IssuingKeys, Priority, Purpose
 from shared.kernel.clock import US_PER_SECOND, Clock
 from shared.kernel.errors import TmaError, UnavailableError
 from shared.pki import crl
-from shared.pki.crl import CrlEntry
+from shared.pki.crl import Entry
 from shared.pki.partitions import Partition
 
 
@@ -131,11 +131,11 @@ class CrlSigning:
     async def _partitions(
         self, key: IssuingKey, wanted: Sequence[Partition], listing: Listing
     ) -> None:
-        entries: dict[Partition, list[CrlEntry]] = defaultdict(list)
+        entries: dict[Partition, list[Entry]] = defaultdict(list)
         for count in {one.count for one in wanted}:
             shares = [entries[Partition(count, index)] for index in range(count)]
             for entry in listing.entries:
-                shares[entry.serial % count].append(entry)
+                shares[entry[0] % count].append(entry)
         for one in wanted:
             share = replace(listing, entries=entries[one])
             await self._sign(key, share, None, one)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from shared.pki.crl import CrlEntry
+from shared.pki.crl import Entry
 from shared.pki.partitions import Partition
 
 _DAY_S = 24 * 3600
@@ -60,7 +60,7 @@ class Listing:
     of those that it lists is ``oldest_end_us``.
     """
 
-    entries: Sequence[CrlEntry] = ()
+    entries: Sequence[Entry] = ()
     through: int = 0
     cutoff_us: int = 0
     oldest_end_us: int = 0
@@ -71,7 +71,7 @@ class DeltaListing:
     """What changed since the complete CRL with the number ``base``."""
 
     base: int
-    entries: Sequence[CrlEntry]
+    entries: Sequence[Entry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class CrlStore(Protocol):
     ) -> Listing:
         """Give every serial of the CA that is revoked, voided or held and not long expired.
 
-        With ``only`` give those of some partitions.
+        With ``only`` give those of some partitions, at least.
         """
         ...
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from cryptography import x509
-from sqlalchemy import Text, bindparam, delete, func, insert, select, update
+from sqlalchemy import Text, bindparam, delete, func, insert, or_, select, update
 
 from shared.issuance.crls import (
     CrlStanding,
@@ -16,7 +16,7 @@ from shared.issuance.crls import (
 from shared.kernel import cbor
 from shared.kernel.clock import utc_us_of
 from shared.kernel.errors import ConflictError, NotFoundError, UntrustedError
-from shared.pki.crl import REMOVED, CrlEntry
+from shared.pki.crl import REMOVED, CrlEntry, Entry
 from shared.pki.partitions import Partition
 from shared.store import crl_parts, partitions
 from shared.store.database import Database
@@ -38,17 +38,22 @@ from shared.sync.segments import encode_heads
 
 _PAGE_ROWS = 5_000
 _GOOD = "good"
-_NEVER_US = 1 << 62
+#: So many of the 256 last octets are looked up one by one; more cost less by reading all.
+_OCTETS_MAX = 64
 
 _LISTED = (certificate.c.serial, certificate.c.revoked_at, certificate.c.reason)
 _OF_CA = certificate.c.ca_id == bindparam("ca")
+_NOT_ENDED = or_(certificate.c.not_after.is_(None), certificate.c.not_after >= bindparam("cutoff"))
 _ENTRIES = (
-    select(certificate.c.id, certificate.c.not_after, *_LISTED)
-    .where(NOT_GOOD, _OF_CA, certificate.c.id > bindparam("after"))
+    select(certificate.c.id, *_LISTED)
+    .where(NOT_GOOD, _OF_CA, certificate.c.id > bindparam("after"), _NOT_ENDED)
     .order_by(certificate.c.id)
     .limit(_PAGE_ROWS)
 )
 _ENTRIES_OF_OCTET = _ENTRIES.where(bindparam("octet", type_=Text()) == LAST_OCTET)
+_OLDEST_END = select(func.min(certificate.c.not_after).label("at")).where(
+    NOT_GOOD, _OF_CA, certificate.c.not_after >= bindparam("cutoff")
+)
 #: What ended between two moments, the later one left out.
 _ENDED = (
     select(certificate.c.id, certificate.c.not_after, *_LISTED)
@@ -166,29 +171,29 @@ class SqlCrls:
     ) -> Listing:
         """Give every serial of the CA that is revoked, voided or held and not long expired.
 
-        With ``only`` give those of some partitions. Pages are not one snapshot. So what changes
-        meanwhile may be in it or not, and counts as not: deltas list it, too.
+        With ``only`` give those of some partitions, at least. Pages are not one snapshot. So what
+        changes meanwhile may be in it or not, and counts as not: deltas list it, too.
         """
         bases = await self._database.read(_BASES, {"ca": ca_id})
         [last_change] = await self._database.read(_LAST_CHANGE, {"ca": ca_id})
         cutoff_us = await self._cutoff_us(ca_id, bases, keep_expired_us)
         # What the last complete CRL does not list must be in this one, though it has ended (§3.3).
-        news = await self._changed(ca_id, bases[-1].through) if bases else {}
-        entries: list[CrlEntry] = []
-        oldest_end_us = _NEVER_US
-        for octet in sorted({octet for one in only for octet in one.octets}) or [None]:
-            which = {"ca": ca_id} if octet is None else {"ca": ca_id, "octet": f"{octet:02x}"}
-            statement = _ENTRIES if octet is None else _ENTRIES_OF_OCTET
-            async for rows in self._pages(statement, which):
-                for _, end_us, serial, revoked_at_us, reason in rows:
-                    if end_us is not None:
-                        if end_us < cutoff_us and serial not in news:
-                            continue
-                        oldest_end_us = min(oldest_end_us, end_us)
-                    entries.append(CrlEntry(int(serial, 16), revoked_at_us, reason))
-        if oldest_end_us == _NEVER_US:
-            oldest_end_us = cutoff_us
-        return Listing(entries, last_change.id, cutoff_us, oldest_end_us)
+        changed = await self._changed(ca_id, bases[-1].through) if bases else {}
+        late = [row for row in changed.values() if row.status != _GOOD and _ended(row, cutoff_us)]
+        entries: list[Entry] = [_entry(row) for row in late]
+        octets = {octet for one in only for octet in one.octets}
+        these = {"ca": ca_id, "cutoff": cutoff_us}
+        if 0 < len(octets) <= _OCTETS_MAX:
+            for octet in sorted(octets):
+                await self._read_entries(
+                    entries, _ENTRIES_OF_OCTET, these | {"octet": f"{octet:02x}"}
+                )
+        else:
+            await self._read_entries(entries, _ENTRIES, these)
+        # Looked up last: whatever was read above and is still revoked counts.
+        [oldest] = await self._database.read(_OLDEST_END, these)
+        ends = [row.not_after for row in late] + [oldest.at] * (oldest.at is not None)
+        return Listing(entries, last_change.id, cutoff_us, min(ends, default=cutoff_us))
 
     async def delta_listing(self, ca_id: str, keep_expired_us: int) -> DeltaListing:
         """Give what changed since the oldest complete CRL that deltas build on.
@@ -251,6 +256,10 @@ class SqlCrls:
 
         await self._database.writer.run(unit)
 
+    async def _read_entries(self, into: list[Entry], statement: Any, these: Any) -> None:
+        async for rows in self._pages(statement, these):
+            into.extend((int(text, 16), at_us, why) for _, text, at_us, why in rows)
+
     async def _cutoff_us(self, ca_id: str, bases: Sequence[Any], keep_expired_us: int) -> int:
         """Tell whose entries may go: those that ended so long before the last CRL of each scope.
 
@@ -274,6 +283,8 @@ class SqlCrls:
         parameters = {"after": 0, **parameters}
         while rows := await self._database.read(statement, parameters):
             yield rows
+            if len(rows) < _PAGE_ROWS:
+                return
             parameters["after"] = rows[-1].id
 
 

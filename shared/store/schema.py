@@ -199,6 +199,9 @@ crl = Table(
     _int("next_update"),
     Column("scope", Text, nullable=False, server_default=COMPLETE),
     Column("through", Integer, nullable=False, server_default="0"),
+    # Whatever is asked but the DER, which SQLite would else go through, page by page, to what is
+    # behind it: with 64 partitions of 700 kB that took most of the time of saving each.
+    Index("crl_by_scope", "ca_id", "scope", "number", "this_update", "next_update", "through"),
 )
 
 grant_use = Table(

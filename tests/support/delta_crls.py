@@ -179,7 +179,7 @@ class Line:
     async def expected(self) -> Listed:
         """What a complete CRL of this moment would list."""
         listing = await self.crls.listing(CA_ID, self.schedule.keep_expired_s * 1_000_000)
-        return {entry.serial: entry.reason for entry in listing.entries}
+        return {serial: reason for serial, _, reason in listing.entries}
 
 
 @asynccontextmanager

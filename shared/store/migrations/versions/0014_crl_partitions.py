@@ -10,9 +10,12 @@ _PARTS = "ca_id, part, number, parts, der"
 
 
 def upgrade() -> None:
-    """Add the columns and the index; parts that wait are of complete CRLs or deltas."""
+    """Add columns and indexes; parts that wait are of complete CRLs or deltas."""
     op.add_column("ca", Column("crl_partitions", Text))
     op.add_column("crl", Column("through", Integer, nullable=False, server_default="0"))
+    op.create_index(
+        "crl_by_scope", "crl", ["ca_id", "scope", "number", "this_update", "next_update", "through"]
+    )
     op.create_index(
         "certificate_not_good_by_octet",
         "certificate",

@@ -74,6 +74,26 @@ def test_a_foreign_signature_is_not_released():
         crl.assemble(b"\x30\x00", GATEWAY.sign(b"\x30\x00"), GATEWAY.issuer)
 
 
+@given(st.integers(0, 300) | st.integers(65_000, 66_000), st.binary(max_size=3), st.integers(0, 9))
+def test_only_one_whole_value_is_a_sequence(size, behind, lacking):
+    document = signed.tlv(signed.SEQUENCE, bytes(size))
+    assert signed.is_sequence(document)
+    assert signed.is_sequence(document + behind) == (not behind)
+    assert signed.is_sequence(document[: len(document) - lacking]) == (not lacking)
+    assert not signed.is_sequence(b"\x31" + document[1:])
+    assert not signed.is_sequence(b"\x30\x80" + bytes(size))
+
+
+def test_what_has_something_behind_it_is_not_released():
+    """Such as another algorithm and signature, which a reader would take for those of the CRL."""
+    tbs = crl.unsigned(GATEWAY.issuer, 1, NOW_US, NOW_US + DAY_US, [], None)
+    more = GATEWAY.issuer.algorithm.identifier
+    rest = len(more) + len(signed.tlv(signed.BIT_STRING, b"\x00" + GATEWAY.sign(tbs)))
+    for document in (tbs + more, tbs + more + bytes((signed.BIT_STRING, rest + 1, 0))):
+        with pytest.raises(IntegrityError):
+            crl.assemble(document, GATEWAY.sign(document), GATEWAY.issuer)
+
+
 @given(
     st.lists(
         st.tuples(
