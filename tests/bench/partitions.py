@@ -120,9 +120,9 @@ async def _run(count: int, partitions: int, target_s: float) -> None:
     )
     print(
         f"{count} entries in {partitions} CRLs, with the database: {value:.2f} s (at most "
-        f"{target_s:.0f}), {cpu_s:.2f} of them CPU; after one revocation "
-        f"{again * 1e3:.0f} ms. The same bytes hashed and signed: {floor * 1e3:.0f} ms; cryptography's builder without a database: {beside:.2f} s, "
-        f"ratio {value / beside:.2f}"
+        f"{target_s:.0f}), {cpu_s:.2f} of them CPU; after one revocation {again * 1e3:.0f} ms. "
+        f"The same bytes hashed and signed: {floor * 1e3:.0f} ms; cryptography's builder without "
+        f"a database: {beside:.2f} s, ratio {value / beside:.2f}"
     )
     record(
         f"crl-{count}-in-{partitions}", value, "s", reference="cryptography's builder",
