@@ -301,7 +301,7 @@ async def test_a_partition_is_found_by_an_index(tmp_path: Path):
 
         await SqlCrls(Spy(), None).listing(CA_ID, 0, [Partition(256, 7)])
         [statement] = [each for each in statements if "substr" in str(each)]
-        sql = statement.params(ca="a", after=0, octet="07")
+        sql = statement.params(ca="a", after=0, octet="07", cutoff=0)
         sql = sql.compile(compile_kwargs={"literal_binds": True})
         plan = [row.detail for row in await one.database.read(text(f"EXPLAIN QUERY PLAN {sql}"))]
         [step] = plan
