@@ -139,9 +139,7 @@ class Agent:
         self._reads = Reads(database)
         self._ledger = SqlLedger(database)
         self._rules = Rules(database, clock)
-        self._authorities = Authorities(
-            database, ground.client, urls, deltas=ground.settings.crl.delta_hours > 0
-        )
+        self._authorities = Authorities(database, ground.client, urls, ground.settings.crl)
         self._history = History(
             witness=ground.settings.witness_path,
             authorities=self._authorities,

@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from shared.pki.key_types import KeyType
+from shared.pki.partitions import Count
 from shared.system import settings
 from shared.system.settings import BackupSettings, Port, Section
 
@@ -122,6 +123,12 @@ class CrlSettings(Section):
         le=36_500,
         description="Days for which a CRL lists a certificate after its end; at least one complete "
         "CRL after its end lists it in any case.",
+    )
+    partitions: Count = Field(
+        default=1,
+        description="Partitions of the CRL: 1 (none), 2, 4, 8, 16, 32, 64, 128 or 256. A "
+        "certificate names the one that its serial number falls into (RFC 5280 §5.2.5); those "
+        "issued before keep the CRL that they name.",
     )
 
     @model_validator(mode="after")

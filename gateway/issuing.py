@@ -10,10 +10,13 @@ from typing import Any
 from cryptography import x509
 from sqlalchemy import select
 
+from gateway.config import CrlSettings
 from gateway.snapshot import HistoryState, TokenState, TokenView
 from shared.hsm.client import HsmClient, RemoteIssuingKey
 from shared.kernel.errors import NotFoundError, TokenUnavailableError, UnavailableError
 from shared.pki.certificates import Issuer
+from shared.pki.partitions import Partitions
+from shared.store import partitions
 from shared.store.database import Database
 from shared.store.schema import ca
 
@@ -30,17 +33,13 @@ class Authorities:
         database: Database,
         client: HsmClient,
         status_urls: Sequence[str],
-        *,
-        deltas: bool = False,
+        wanted: CrlSettings,
     ) -> None:
-        """Take the addresses at which status is served, this gateway's first.
-
-        ``deltas``: the CAs sign delta CRLs, too.
-        """
+        """Take the addresses at which status is served, this gateway's first, and which CRLs."""
         self._database = database
         self._client = client
         self._status_urls = tuple(status_urls)
-        self._deltas = deltas
+        self._wanted = wanted
         self._keys: dict[str, RemoteIssuingKey] = {}
         self._active: RemoteIssuingKey | None = None
         self.token = TokenView(TokenState.STARTING)
@@ -51,7 +50,7 @@ class Authorities:
         """Take over what the database says; call again after a directive changed it."""
         self.rows = {row.ca_id: row for row in await self._database.read(_ALL)}
         own = [row for row in self.rows.values() if row.key_uri is not None]
-        self._keys = {row.ca_id: self._known(row) or self._key(row) for row in own}
+        self._keys = {row.ca_id: await self._loaded(row) for row in own}
         newest = max((row for row in own if row.state == "active"), key=_created, default=None)
         self._active = newest and self._keys[newest.ca_id]
 
@@ -113,31 +112,41 @@ class Authorities:
                 remedy="Call the administrator of central, who decides how it goes on.",
             )
 
-    def _known(self, row: Any) -> RemoteIssuingKey | None:
+    async def _loaded(self, row: Any) -> RemoteIssuingKey:
+        count = self._wanted.partitions if row.state == "active" else None
+        urls = self._at("crl", f"{row.ca_id}.crl")
+        parts = await partitions.in_force(self._database, row, urls, count)
+        return self._known(row, parts) or self._key(row, parts)
+
+    def _known(self, row: Any, parts: Partitions) -> RemoteIssuingKey | None:
         """Give the key as it was loaded before, unless the CA was certified anew meanwhile."""
         known = self._keys.get(row.ca_id)
         same = (
             known is not None
             and known.issuer.chain == (row.der, *self.parents(row.parent_id))
             and known.issuer.issue_until_us == row.issue_until
+            and known.issuer.partitions == parts
         )
         return known if same else None
 
-    def _key(self, row: Any) -> RemoteIssuingKey:
-        bases = self._status_urls
+    def _key(self, row: Any, parts: Partitions) -> RemoteIssuingKey:
         issuer = Issuer(
             row.ca_id,
             x509.load_der_x509_certificate(row.der),
             (row.der, *self.parents(row.parent_id)),
-            crl_urls=tuple(f"{base}/crl/{row.ca_id}.crl" for base in bases),
-            ocsp_urls=tuple(f"{base}/ocsp" for base in bases),
-            ca_urls=tuple(f"{base}/ca/{row.ca_id}.cer" for base in bases),
+            crl_urls=self._at("crl", f"{row.ca_id}.crl"),
+            ocsp_urls=self._at("ocsp"),
+            ca_urls=self._at("ca", f"{row.ca_id}.cer"),
             issue_until_us=row.issue_until,
-            delta_urls=tuple(f"{base}/crl/{row.ca_id}-delta.crl" for base in bases)
-            if self._deltas
+            delta_urls=self._at("crl", f"{row.ca_id}-delta.crl")
+            if self._wanted.delta_hours
             else (),
+            partitions=parts,
         )
         return RemoteIssuingKey(issuer, self._client, self.label(row.ca_id))
+
+    def _at(self, *path: str) -> tuple[str, ...]:
+        return tuple("/".join((base, *path)) for base in self._status_urls)
 
 
 def _created(row: Any) -> int:

@@ -15,7 +15,7 @@ from shared.store import lanes, pruning
 from shared.store.backups import Backups
 from shared.store.database import Database
 from shared.store.reads import Reads
-from shared.store.schema import COMPLETE, DELTA, cursor
+from shared.store.schema import cursor
 from shared.sync.events import Direction
 from shared.sync.join import CENTRAL_NAME
 from shared.sync.standing import LaneStanding, Rate, Waits, shown
@@ -136,16 +136,11 @@ class SyncView:
         ]
 
     async def _crl_ends(self) -> list[tuple[tuple[str, ...], float]]:
-        found: list[tuple[tuple[str, ...], float]] = []
-        for key in self._authorities.own:
-            ca_id = key.issuer.ca_id
-            for scope, row in (
-                (COMPLETE, await self._reads.current_crl(ca_id)),
-                (DELTA, await self._reads.current_delta(ca_id)),
-            ):
-                if row is not None:
-                    found.append(((ca_id, scope), row.next_update_us / US_PER_SECOND))
-        return found
+        return [
+            ((key.issuer.ca_id, scope), end_us / US_PER_SECOND)
+            for key in self._authorities.own
+            for scope, end_us in (await self._reads.crl_ends(key.issuer.ca_id)).items()
+        ]
 
     def _why(self, lane: LaneStanding) -> Waits:
         if lane.waiting == 0:

@@ -7,6 +7,7 @@ from gateway.responder import OwnResponder, Responders
 from gateway.snapshot import HistoryState
 from shared.kernel.errors import UnavailableError
 from shared.pki.ocsp import State, Status
+from shared.pki.partitions import Partition
 from shared.store.reads import AuthorityRow, CrlRow, Reads
 
 
@@ -33,6 +34,10 @@ class GatewayStatus:
     async def current_crl(self, ca_id: str) -> CrlRow | None:
         """Give the newest complete CRL of a CA."""
         return await self._reads.current_crl(ca_id)
+
+    async def current_partition(self, ca_id: str, partition: Partition) -> CrlRow | None:
+        """Give the newest CRL of a partition, if the CA has or had it."""
+        return await self._reads.current_partition(ca_id, partition)
 
     async def current_delta(self, ca_id: str) -> CrlRow | None:
         """Give the newest delta CRL of a CA, if it has deltas."""

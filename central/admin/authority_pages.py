@@ -1,21 +1,23 @@
 """The pages of the hierarchy: every CA as a tree, one CA, and what may be made of it."""
 
-from typing import Any
+from typing import Any, get_args
 
 from aiohttp import web
 
 from central.admin.frame import Frame, form, see_other
 from central.authority.administration import Administration
 from central.authority.doors import one_root
-from central.authority.orders import CertificatesOrder, CreateOrder, RequestOrder
+from central.authority.orders import CertificatesOrder, CreateOrder, PartitionOrder, RequestOrder
 from shared.pki import formats
 from shared.pki.key_types import KeyType
+from shared.pki.partitions import Count
 from shared.policy.rights import Permission
 from shared.web.auth import Principal
 from shared.web.console import order_of
 
 _READ, _WRITE = Permission.AUTHORITY_READ, Permission.AUTHORITY_WRITE
 _FORM_BYTES_MAX = 96 * 1024
+_NUMBERS = frozenset({"days", "path_length", "crl_partitions"})
 _ONE = "/authorities/{ca_id:[0-9a-f]{40}}"
 
 
@@ -32,6 +34,7 @@ def routes(frame: Frame, authorities: Administration) -> list[web.RouteDef]:
         web.get(_ONE, read(_READ, pages.shown)),
         web.get(f"{_ONE}/certificates.pem", read(_READ, pages.pem)),
         web.post(f"{_ONE}/roll-over", write(_WRITE, pages.roll_over)),
+        web.post(f"{_ONE}/partition", write(_WRITE, pages.partition)),
         web.post(f"{_ONE}/retire", write(_WRITE, pages.retire)),
         web.post(f"{_ONE}/delete", write(_WRITE, pages.delete)),
     ]
@@ -60,7 +63,8 @@ class _Pages:
 
     async def shown(self, request: web.Request, who: Principal) -> web.Response:
         who.require(_READ)
-        context = {"ca": await self._authorities.shown(_id(request))}
+        shown = await self._authorities.shown(_id(request))
+        context = {"ca": shown, "counts": get_args(Count)}
         return self._frame.show("authority.html", who, "authorities", context)
 
     async def pem(self, request: web.Request, who: Principal) -> web.Response:
@@ -103,6 +107,12 @@ class _Pages:
             f"/authorities/{await self._authorities.roll_over(_id(request), who.name)}"
         )
 
+    async def partition(self, request: web.Request, who: Principal) -> web.Response:
+        who.require(_WRITE)
+        order = _order(PartitionOrder, await _filled(request))
+        await self._authorities.partition(_id(request), order.crl_partitions, who.name)
+        return see_other(f"/authorities/{_id(request)}")
+
     async def retire(self, request: web.Request, who: Principal) -> web.Response:
         who.require(_WRITE)
         await self._authorities.retire(_id(request), who.name)
@@ -129,6 +139,8 @@ def _order(model: Any, fields: dict[str, Any]) -> Any:
     numbers = {
         name: int(value)
         for name, value in fields.items()
-        if name in {"days", "path_length"} and value.isascii() and value.isdecimal()
+        if name in {"days", "path_length", "crl_partitions"}
+        and value.isascii()
+        and value.isdecimal()
     }
     return order_of(model, **fields | numbers)

@@ -13,6 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from central.authority import hierarchy as kinds
+from central.authority import sharing
 from central.authority.hierarchy import (
     Hierarchy,
     issuer_of,
@@ -29,6 +30,7 @@ from shared.kernel.clock import Clock
 from shared.kernel.errors import BadRequestError, ConflictError, NotFoundError, UntrustedError
 from shared.kernel.ids import Random
 from shared.pki import chain, formats, keys
+from shared.pki.partitions import Partitions
 from shared.pki.plan import NO_EXPIRY_US
 from shared.store.database import Database
 from shared.store.schema import ca, ca_request, certificate, cross_certificate, profile
@@ -130,7 +132,9 @@ class Administration:
         else:
             parent = self._hierarchy.of(order.parent or "")
             der = await self._maker.below(parent, subject, order.path_length, end_us)
-        await self._store(subject, der, order.parent, actor, "ca.created")
+        await self._store(
+            subject, der, order.parent, actor, "ca.created", crl_partitions=order.crl_partitions
+        )
         return subject.ca_id
 
     async def request(self, order: RequestOrder, actor: str) -> bytes:
@@ -253,10 +257,18 @@ class Administration:
             for certified, issuer_id, link in crossed:
                 self._keep_cross(transaction, certified, issuer_id, link, actor)
 
-        await self._store(subject, der, row.parent_id, actor, "ca.rolled-over", unit)
+        count = former.issuer.partitions.in_force
+        await self._store(
+            subject, der, row.parent_id, actor, "ca.rolled-over", unit, crl_partitions=count
+        )
         if row.kind == kinds.FLEET:
             await self._recertify_gateways(ca_id, subject.ca_id, actor)
         return subject.ca_id
+
+    async def partition(self, ca_id: str, count: int, actor: str) -> None:
+        """Share out a CA's CRL to so many partitions (see ``sharing.partition``)."""
+        row = self._row(ca_id)
+        await sharing.partition(self._hierarchy, self._database, self._status, row, count, actor)
 
     async def retire(self, ca_id: str, actor: str) -> None:
         """Let a CA issue no more; its CRL and OCSP go on. Raises ConflictError, NotFoundError."""
@@ -306,6 +318,8 @@ class Administration:
         actor: str,
         action: str,
         also: Callable[[Transaction], None] = lambda _transaction: None,
+        *,
+        crl_partitions: int = 1,
     ) -> None:
         """Store a CA with its key, then let memory, CRLs and listeners follow."""
 
@@ -318,6 +332,7 @@ class Administration:
                 der=der,
                 parent_id=parent_id,
                 tenant=subject.tenant,
+                crl_partitions=crl_partitions,
             )
             self._vault.keep_key(transaction, key_name(subject.ca_id), subject.private_key)
             detail = {"name": subject.name, "kind": subject.kind, "tenant": subject.tenant}
@@ -404,6 +419,7 @@ class Administration:
 
     def _described(self, row: Any, depth: int) -> dict[str, Any]:
         parsed = x509.load_der_x509_certificate(row.der)
+        shared = Partitions.read(row.crl_partitions)
         return {
             "ca_id": row.ca_id,
             "name": row.name,
@@ -415,6 +431,8 @@ class Administration:
             "algorithm": str(keys.key_type(keys.spki(keys.of_ca(parsed))) or "other"),
             "subject": parsed.subject.rfc4514_string(),
             "not_after": parsed.not_valid_after_utc.date().isoformat(),
+            "crl_partitions": shared.in_force,
+            "crl_partitions_kept": [one for one in shared.counts[:-1] if one > 1],
             "sha256": hashlib.sha256(row.der).hexdigest(),
         }
 

@@ -15,6 +15,7 @@ from central.authority.orders import (
     CertificatesOrder,
     CreateOrder,
     CrossOrder,
+    PartitionOrder,
     RequestOrder,
 )
 from shared.kernel.errors import BadRequestError, NotFoundError
@@ -35,6 +36,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Id = Annotated[str, typer.Argument(help="Id of the CA; `ca list` shows it.")]
 Type = Annotated[KeyType, typer.Option("--key-type", help="Type of the CA's key.")]
 Tenant = Annotated[str, typer.Option(help="Whose CA it is; empty: everybody's.")]
+Partitions = Annotated[int, typer.Option(help="Partitions of the CRL: 1, 2, 4, … 256.")]
 
 
 class Authorities(Protocol):
@@ -70,6 +72,10 @@ class Authorities(Protocol):
 
     async def roll_over(self, ca_id: str, actor: str) -> str:
         """Follow a CA by its next generation; gives its id."""
+        ...
+
+    async def partition(self, ca_id: str, count: int, actor: str) -> None:
+        """Share out a CA's CRL to partitions."""
         ...
 
     async def retire(self, ca_id: str, actor: str) -> None:
@@ -125,6 +131,10 @@ def _on_one(authorities: Authorities) -> list[web.AbstractRouteDef]:
         order = await read_order(request, CaOrder)
         return {"ca_id": await authorities.roll_over(order.ca_id, actor)}
 
+    async def partition(request: web.Request, actor: str) -> Any:
+        order = await read_order(request, PartitionOrder)
+        await authorities.partition(request.match_info["ca_id"], order.crl_partitions, actor)
+
     async def retire(request: web.Request, actor: str) -> Any:
         await authorities.retire((await read_order(request, CaOrder)).ca_id, actor)
 
@@ -136,6 +146,7 @@ def _on_one(authorities: Authorities) -> list[web.AbstractRouteDef]:
         web.post("/cas/roll-over", command(_WRITE, roll_over)),
         web.post("/cas/retire", command(_WRITE, retire)),
         web.get("/cas/{ca_id}", command(_READ, shown)),
+        web.post("/cas/{ca_id}/partition", command(_WRITE, partition)),
         web.delete("/cas/{ca_id}", command(_WRITE, delete)),
     ]
 
@@ -158,11 +169,12 @@ def _add_looking(app: typer.Typer, ask: Ask) -> None:
         if as_json:
             terminal.print_json(rows)
             return
-        table = Table("name", "kind", "state", "tenant", "key", "algorithm", "until", "id")
+        table = Table("name", "kind", "state", "tenant", "key", "algorithm", "until", "CRLs", "id")
         for row in rows:
             name = f"{'  ' * row['depth']}{row['name']}"
-            rest = ("kind", "state", "tenant", "key", "algorithm", "not_after", "ca_id")
-            table.add_row(escape(name), *(escape(str(row.get(part, ""))) for part in rest))
+            rest = ("kind", "state", "tenant", "key", "algorithm", "not_after")
+            shown = (*rest, "crl_partitions", "ca_id")
+            table.add_row(escape(name), *(escape(str(row.get(part, ""))) for part in shown))
         out.print(table)
 
     @app.command()
@@ -189,6 +201,7 @@ def _add_making(app: typer.Typer, ask: Ask) -> None:
         ] = None,
         days: Annotated[int | None, typer.Option(help="Days to live; none: no expiry.")] = None,
         tenant: Tenant = "",
+        crl_partitions: Partitions = 1,
     ) -> None:
         """Make a CA and print its id.
 
@@ -204,6 +217,7 @@ def _add_making(app: typer.Typer, ask: Ask) -> None:
             path_length=path_length,
             days=days,
             tenant=tenant,
+            crl_partitions=crl_partitions,
         )
         typer.echo(ask(context, "POST", "/cas", order)["ca_id"])
 
@@ -267,6 +281,21 @@ def _add_ending(app: typer.Typer, ask: Ask) -> None:
         """
         order = terminal.order(CaOrder, ca_id=ca_id)
         typer.echo(ask(context, "POST", "/cas/roll-over", order)["ca_id"])
+
+    @app.command()
+    def partition(
+        context: typer.Context,
+        ca_id: Id,
+        count: Annotated[int, typer.Argument(help="1 (the whole CRL), 2, 4, … 256.")],
+    ) -> None:
+        """Share out a CA's CRL to so many partitions; new certificates name theirs.
+
+        Each revocation then signs one small list. Certificates of before keep the CRL that they
+        name: the whole one, or a partition of a former number.
+        """
+        order = terminal.order(PartitionOrder, crl_partitions=count)
+        ask(context, "POST", f"/cas/{ca_id}/partition", order)
+        out.print("All partitions are served; new certificates name theirs.")
 
     @app.command()
     def retire(context: typer.Context, ca_id: Id) -> None:

@@ -9,6 +9,7 @@ from central.authority.orders import (
     CertificatesOrder,
     CreateOrder,
     CrossOrder,
+    PartitionOrder,
     RequestOrder,
 )
 from central.identity.doors import Door
@@ -38,6 +39,7 @@ class Authorities(Protocol):
     async def trust(self, der: bytes, name: str, actor: str) -> str: ...  # noqa: D102
     async def cross_certify(self, order: CrossOrder, actor: str) -> bytes: ...  # noqa: D102
     async def roll_over(self, ca_id: str, actor: str) -> str: ...  # noqa: D102
+    async def partition(self, ca_id: str, count: int, actor: str) -> None: ...  # noqa: D102
     async def retire(self, ca_id: str, actor: str) -> None: ...  # noqa: D102
     async def delete(self, ca_id: str, actor: str) -> None: ...  # noqa: D102
 
@@ -116,6 +118,11 @@ def _ending(authorities: Authorities) -> list[Door]:
         await _nothing(request)
         return _named(await authorities.shown(await authorities.roll_over(_id(request), who.name)))
 
+    async def partition(request: web.Request, who: Principal) -> Any:
+        order = await read_order(request, PartitionOrder)
+        await authorities.partition(_id(request), order.crl_partitions, who.name)
+        return _named(await authorities.shown(_id(request)))
+
     async def retire(request: web.Request, who: Principal) -> Any:
         await _nothing(request)
         await authorities.retire(_id(request), who.name)
@@ -126,6 +133,7 @@ def _ending(authorities: Authorities) -> list[Door]:
 
     return [
         Door(_WRITE, "POST", f"{ONE}/roll-over", "authority", roll_over, created=True),
+        Door(_WRITE, "POST", f"{ONE}/partition", "authority", partition),
         Door(_WRITE, "POST", f"{ONE}/retire", "authority", retire),
         Door(_WRITE, "DELETE", ONE, "authority", delete),
     ]

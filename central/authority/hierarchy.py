@@ -17,7 +17,9 @@ from shared.kernel.ids import Random, random_serial, serial_text
 from shared.pki import algorithms, certificates, keys
 from shared.pki.certificates import Issuer
 from shared.pki.keys import KeyType, PrivateKey
+from shared.pki.partitions import UNPARTITIONED
 from shared.pki.plan import Plan
+from shared.store import partitions
 from shared.store.certificates import record_issued
 from shared.store.database import Database
 from shared.store.schema import ca
@@ -71,11 +73,13 @@ class Hierarchy:
                 continue
             chain = (row.der, *self.parents(row.parent_id))
             known = self._keys.get(ca_id)
-            if known is None or known.issuer.chain != chain:
+            urls = (_crl_url(self._status_url, ca_id),)
+            parts = await partitions.in_force(self._database, row, urls)
+            if known is None or (known.issuer.chain, known.issuer.partitions) != (chain, parts):
                 url = self._status_url if row.kind != TRANSPORT else None
                 private_key = await self._vault.private_key(key_name(ca_id))
                 issuer = issuer_of(row.der, chain[1:], url, role=row.kind, deltas=self._deltas)
-                known = SoftwareIssuingKey(issuer, private_key)
+                known = SoftwareIssuingKey(replace(issuer, partitions=parts), private_key)
             keys_now[ca_id] = known
         self._keys = keys_now
 
@@ -179,7 +183,7 @@ def issuer_of(
         ca_id,
         certificate,
         (der, *parents),
-        crl_urls=(f"{status_url}/crl/{ca_id}.crl",),
+        crl_urls=(_crl_url(status_url, ca_id),),
         ocsp_urls=(f"{status_url}/ocsp",),
         ca_urls=(f"{status_url}/ca/{ca_id}.cer",),
         role=role,
@@ -187,6 +191,10 @@ def issuer_of(
     if not deltas or issuer.path_length != 0:
         return issuer
     return replace(issuer, delta_urls=(f"{status_url}/crl/{ca_id}-delta.crl",))
+
+
+def _crl_url(status_url: str, ca_id: str) -> str:
+    return f"{status_url}/crl/{ca_id}.crl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +319,7 @@ def store_authority(
     issue_until_us: int | None = None,
     tenant: str = "",
     is_foreign: bool = False,
+    crl_partitions: int = 1,
 ) -> str:
     """Add a CA, and inventory its certificate if another CA issued it; gives its id."""
     issuer = issuer_of(der, (), None)
@@ -328,6 +337,7 @@ def store_authority(
         "crl_number": 0,
         "created_at": transaction.now.utc_us,
         "tenant": tenant or None,
+        "crl_partitions": UNPARTITIONED.adopted(crl_partitions).written(),
     }
     transaction.execute(insert(ca), row)
     if parent_id is not None and not is_foreign:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from shared.pki.key_types import KeyType
+from shared.pki.partitions import Count
 from shared.web.console import Order
 
 CaName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -23,12 +24,21 @@ class CreateOrder(Order):
     path_length: Annotated[int, Field(ge=0, le=16)] | None = None
     days: Days | None = None
     tenant: Tenant = ""
+    crl_partitions: Count = 1
 
     @model_validator(mode="after")
     def _root_or_below(self) -> Self:
         if (self.kind == "root") != (self.parent is None):
             raise ValueError("a root has no parent, every other CA has one")
+        if self.kind != "issuing" and self.crl_partitions != 1:
+            raise ValueError("only the CRL of a CA that issues to end entities has partitions")
         return self
+
+
+class PartitionOrder(Order):
+    """Share out the CRL of a CA."""
+
+    crl_partitions: Count
 
 
 class RequestOrder(Order):

@@ -24,6 +24,7 @@ from shared.kernel.errors import UnavailableError
 from shared.kernel.ids import Random
 from shared.pki import keys
 from shared.pki.ocsp import State, Status
+from shared.pki.partitions import Partition
 from shared.store.database import Database
 from shared.store.link import LACKING
 from shared.store.reads import AuthorityRow, CrlRow
@@ -87,6 +88,10 @@ class CentralValidation:
     async def current_crl(self, ca_id: str) -> CrlRow | None:
         """Give the newest complete CRL of a CA."""
         return await self._reads.current_crl(ca_id)
+
+    async def current_partition(self, ca_id: str, partition: Partition) -> CrlRow | None:
+        """Give the newest CRL of a partition, if the CA has or had it."""
+        return await self._reads.current_partition(ca_id, partition)
 
     async def current_delta(self, ca_id: str) -> CrlRow | None:
         """Give the newest delta CRL of a CA, if it has deltas."""

@@ -90,9 +90,10 @@ class ConflictView:
 
 @dataclass(frozen=True, slots=True)
 class CrlView:
-    """The newest CRL of a scope; ``alarm`` says what is wrong, '' if nothing is.
+    """The newest CRL of a scope, or the first to end of the partitions of one number.
 
-    Without a CRL number and times are None. ``over``: relying parties refuse it already.
+    ``alarm`` says what is wrong, '' if nothing is. Without a CRL number and times are None.
+    ``over``: relying parties refuse it already.
     """
 
     ca_id: str
@@ -123,7 +124,8 @@ class CrlView:
 
     def __str__(self) -> str:
         """Name it in a sentence."""
-        return f"The {'delta ' if self.scope == 'delta' else ''}CRL of {self.name}"
+        kind = "" if self.scope == "complete" else f"{self.scope} "
+        return f"The {kind}CRL of {self.name}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,13 +120,23 @@ def _check_crl(document: bytes, authority: Authority) -> SignatureAlgorithm:
     algorithm = _named_algorithm(document, start, _CRL_V2, authority)
     try:
         crl = x509.load_der_x509_crl(_unsigned(document, algorithm))
-        point = _extension(crl.extensions, x509.IssuingDistributionPoint)
+        _check_share(crl.extensions)
         _check_delta(crl.extensions)
     except _UNREADABLE as error:
         raise ForbiddenError("The document to sign is not a well-formed TBSCertList.") from error
-    if point is not None and point.indirect_crl:
-        raise ForbiddenError("A CRL of this key lists its own certificates only.")
     return algorithm
+
+
+def _check_share(extensions: x509.Extensions) -> None:
+    """Let no share of what is revoked pass that somebody could take for all (RFC 5280 §5.2.5)."""
+    for extension in extensions:
+        point = extension.value
+        if not isinstance(point, x509.IssuingDistributionPoint):
+            continue
+        if point.indirect_crl:
+            raise ForbiddenError("A CRL of this key lists its own certificates only.")
+        if not extension.critical:
+            raise ForbiddenError("What share of the certificates a CRL lists must be critical.")
 
 
 def _check_delta(extensions: x509.Extensions) -> None:

@@ -1,10 +1,11 @@
 """When CRLs are signed, what they list, and what their signing needs from storage."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from shared.pki.crl import CrlEntry
+from shared.pki.crl import Entry
+from shared.pki.partitions import Partition
 
 _DAY_S = 24 * 3600
 
@@ -28,15 +29,22 @@ class CrlSchedule:
     keep_expired_s: int = 32 * _DAY_S
 
 
+class PartitionStanding(NamedTuple):
+    """The newest CRL of a partition: thisUpdate in UTC µs, the last change that it surely shows."""
+
+    this_update_us: int
+    through: int
+
+
 @dataclass(frozen=True, slots=True)
 class CrlStanding:
-    """What was signed last for a CA: the highest CRLNumber (0: none), and thisUpdate in UTC µs.
+    """What was signed last for a CA: thisUpdate in UTC µs.
 
     ``based``: a complete CRL is known that a delta can build on; ``behind``: the newest delta is
     older than the newest complete one.
     """
 
-    number: int = 0
+    partitions: Mapping[Partition, PartitionStanding]
     complete_us: int | None = None
     delta_us: int | None = None
     based: bool = False
@@ -45,14 +53,14 @@ class CrlStanding:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a complete CRL lists, and what later deltas must know of it.
+    """What a complete CRL or a partition lists, and what later deltas must know of it.
 
     ``through`` is the last change of status that it surely shows. Certificates that ended before
     ``cutoff_us`` (UTC µs) are left out, unless no complete CRL has listed them yet; the first end
     of those that it lists is ``oldest_end_us``.
     """
 
-    entries: Sequence[CrlEntry] = ()
+    entries: Sequence[Entry] = ()
     through: int = 0
     cutoff_us: int = 0
     oldest_end_us: int = 0
@@ -63,12 +71,14 @@ class DeltaListing:
     """What changed since the complete CRL with the number ``base``."""
 
     base: int
-    entries: Sequence[CrlEntry]
+    entries: Sequence[Entry]
 
 
 @dataclass(frozen=True, slots=True)
 class SignedCrl:
     """A CRL to be served; times in UTC µs. ``listing`` is what it was made of, None of a delta.
+
+    ``partition`` says which share it lists; None: all.
 
     A complete CRL with deltas says ``bases_until_us``: those older than the newest one of before
     that moment are no base any more. None: there are no deltas (any more).
@@ -81,17 +91,31 @@ class SignedCrl:
     next_update_us: int
     listing: Listing | None = Listing()
     bases_until_us: int | None = None
+    partition: Partition | None = None
 
 
 class CrlStore(Protocol):
     """What CRL signing needs from storage."""
 
+    async def number(self, ca_id: str) -> int:
+        """Tell the highest CRLNumber of the CA; 0: none."""
+        ...
+
     async def standing(self, ca_id: str) -> CrlStanding:
         """Tell what was signed last."""
         ...
 
-    async def listing(self, ca_id: str, keep_expired_us: int) -> Listing:
-        """Give every serial of the CA that is revoked, voided or held and not long expired."""
+    async def changes(self, ca_id: str, after: int) -> Mapping[int, int]:
+        """Give the serial numbers whose status changed, each with its last change."""
+        ...
+
+    async def listing(
+        self, ca_id: str, keep_expired_us: int, only: Sequence[Partition] = ()
+    ) -> Listing:
+        """Give every serial of the CA that is revoked, voided or held and not long expired.
+
+        With ``only`` give those of some partitions, at least.
+        """
         ...
 
     async def delta_listing(self, ca_id: str, keep_expired_us: int) -> DeltaListing:

@@ -18,6 +18,7 @@ from shared.kernel.errors import IntegrityError
 from shared.pki import algorithms, keys, names, signed
 from shared.pki.algorithms import SignatureAlgorithm
 from shared.pki.keys import PublicKey
+from shared.pki.partitions import UNPARTITIONED, Partition, Partitions
 from shared.pki.plan import NO_EXPIRY_US, NameAttribute, Plan
 from shared.pki.signed import tlv
 
@@ -58,7 +59,8 @@ class Issuer:
     ``chain`` holds DER certificates from this CA to the root. ``issue_until_us`` None means until
     the CA's end, ``signature`` None that it signs as ``algorithms.of_issuer`` says. ``role`` is
     what the CA is to this box: profiles may name it. A CA makes delta CRLs if ``delta_urls`` says
-    where they are; certificates do not name these, so that deltas can end. Raises IntegrityError
+    where they are; certificates do not name these, so that deltas can end. With ``partitions`` a
+    certificate names the CRL of its own one instead of the complete one. Raises IntegrityError
     when ``ca_id`` is not that of the certificate's key.
     """
 
@@ -72,6 +74,7 @@ class Issuer:
     signature: SignatureAlgorithm | None = None
     role: str = "issuing"
     delta_urls: tuple[str, ...] = ()
+    partitions: Partitions = UNPARTITIONED
 
     def __post_init__(self) -> None:
         """Check that name and certificate belong together."""
@@ -132,12 +135,43 @@ class Issuer:
             return b""
         return encode_extension(x509.FreshestCRL([_point(self.delta_urls)]))
 
-    @cached_property
-    def encoded_pointers(self) -> bytes:
+    def encoded_pointers(self, serial: int) -> bytes:
         """DER Extensions: where status and the CA certificate are (one point, one AIA)."""
-        pointers = b""
-        if self.crl_urls:
-            pointers += encode_extension(x509.CRLDistributionPoints([_point(self.crl_urls)]))
+        points = self._encoded_points
+        return points[serial % len(points)] + self._encoded_access
+
+    def issuing_point(self, partition: Partition) -> x509.IssuingDistributionPoint:
+        """Say of a partition's CRL which one it is (RFC 5280 §5.2.5): certificates of any kind.
+
+        It has the names that stand in certificates' distribution points, now or formerly.
+        """
+        urls = tuple(map(partition.url, self.partitions.urls))
+        return x509.IssuingDistributionPoint(
+            full_name=_uris(urls),
+            relative_name=None,
+            only_contains_user_certs=False,
+            only_contains_ca_certs=False,
+            only_some_reasons=None,
+            indirect_crl=False,
+            only_contains_attribute_certs=False,
+        )
+
+    @cached_property
+    def _encoded_points(self) -> tuple[bytes, ...]:
+        """DER Extensions: where the CRL of each partition in force is (RFC 5280 §4.2.1.13)."""
+        if not self.crl_urls:
+            return (b"",)
+        count = self.partitions.in_force
+        addresses = [
+            tuple(map(Partition(count, index).url, self.crl_urls)) for index in range(count)
+        ]
+        return tuple(
+            encode_extension(x509.CRLDistributionPoints([_point(urls)]))
+            for urls in (addresses if count > 1 else [self.crl_urls])
+        )
+
+    @cached_property
+    def _encoded_access(self) -> bytes:
         access = [
             x509.AccessDescription(method, uri)
             for method, urls in (
@@ -146,9 +180,7 @@ class Issuer:
             )
             for uri in _uris(urls)
         ]
-        if access:
-            pointers += encode_extension(x509.AuthorityInformationAccess(access))
-        return pointers
+        return encode_extension(x509.AuthorityInformationAccess(access)) if access else b""
 
 
 def unsigned(plan: Plan, issuer: Issuer, serial: int) -> bytes:
@@ -156,7 +188,7 @@ def unsigned(plan: Plan, issuer: Issuer, serial: int) -> bytes:
 
     Raises BadRequestError when a name or the public key in the plan is not allowed.
     """
-    pointers = issuer.encoded_pointers if plan.status_pointers else b""
+    pointers = issuer.encoded_pointers(serial) if plan.status_pointers else b""
     start = _serial(serial) + issuer.algorithm.identifier + issuer.encoded_name
     return _unsigned(plan, start, issuer.encoded_key_identifier + pointers)
 

@@ -25,6 +25,13 @@ def tlv(tag: int, content: bytes) -> bytes:
     return bytes((tag, _LONG_LENGTH | len(length_bytes))) + length_bytes + content
 
 
+def is_sequence(document: bytes) -> bool:
+    """Tell whether this is one DER SEQUENCE, by its length (X.690 §8.1.3), and nothing else."""
+    length = document[1] if len(document) > 1 else 0
+    start = 2 if length < _LONG_LENGTH else 2 + length - _LONG_LENGTH
+    return document == tlv(SEQUENCE, document[start:])
+
+
 def join(
     document: bytes, algorithm: SignatureAlgorithm, signature: bytes, trailer: bytes = b""
 ) -> bytes:

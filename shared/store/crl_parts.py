@@ -4,28 +4,29 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import and_, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.kernel.clock import US_PER_SECOND
 from shared.kernel.errors import BadRequestError, ForbiddenError
 from shared.kernel.limits import CRL_BYTES_MAX, CRL_PART_BYTES_MAX
+from shared.pki.partitions import Partition
 from shared.store import cursors, facts
 from shared.store.outbox import Outbox
-from shared.store.schema import COMPLETE, DELTA, ca, crl, crl_part
+from shared.store.schema import COMPLETE, ca, crl, crl_part
 from shared.store.transaction import Transaction
 from shared.sync.events import Lane
 from shared.sync.join import CENTRAL_NAME
 
 _ACTOR = "system"
 #: Parts go up at most daily; less than a day, so that a daily CRL is never late by a moment.
-#: Deltas are what is new: hourly.
-_EVERY_US = {COMPLETE: 20 * 3600 * US_PER_SECOND, DELTA: 3600 * US_PER_SECOND}
+#: Deltas and partitions are what is new: hourly.
+_DAILY_US, _HOURLY_US = 20 * 3600 * US_PER_SECOND, 3600 * US_PER_SECOND
 
-_OF_CA = crl_part.c.ca_id == bindparam("ca")
+_OF_CA = and_(crl_part.c.ca_id == bindparam("ca"), crl_part.c.scope == bindparam("of_scope"))
 _KNOWN = select(ca.c.ca_id).where(ca.c.ca_id == bindparam("ca"))
 _SERVED = select(func.coalesce(func.max(crl.c.number), 0).label("number")).where(
-    crl.c.ca_id == bindparam("ca"), crl.c.scope == COMPLETE
+    crl.c.ca_id == bindparam("ca"), crl.c.scope == bindparam("of_scope")
 )
 _NEWEST_BEGUN = select(crl_part.c.number, crl_part.c.parts).where(_OF_CA)
 _DROP = delete(crl_part).where(_OF_CA)
@@ -54,6 +55,8 @@ def publish(
         for part, start in enumerate(starts):
             piece = der[start : start + CRL_PART_BYTES_MAX]
             body = {"ca_id": ca_id, "number": number, "part": part, "parts": len(starts)}
+            if Partition.parse(scope):  # older peers do not know it, nor partitions
+                body["scope"] = scope
             tx.emit("crl.part", {**body, "der": piece}, actor=_ACTOR)
         _remember(tx, outbox, ca_id, scope)
 
@@ -61,11 +64,12 @@ def publish(
 def collect(tx: Transaction, body: Mapping[str, Any]) -> bytes | None:
     """Keep a part (the body of ``crl.part``) and give the DER of the CRL once all are here.
 
-    Of each CA only the parts of the newest number are kept. The DER is not verified. Raises
+    Of each scope only the parts of the newest number are kept. The DER is not verified. Raises
     BadRequestError for a part that contradicts those before it.
     """
-    this = {"ca": body["ca_id"]}
-    served: Any = tx.one(_SERVED, this)
+    scope = body.get("scope", "")
+    this = {"ca": body["ca_id"], "of_scope": scope}
+    served: Any = tx.one(_SERVED, {**this, "of_scope": scope or COMPLETE})
     if tx.one(_KNOWN, this) is None or body["number"] <= served.number:
         return None
     begun: Any = tx.one(_NEWEST_BEGUN, this)
@@ -75,7 +79,7 @@ def collect(tx: Transaction, body: Mapping[str, Any]) -> bytes | None:
         tx.execute(_DROP, this)
     elif begun is not None and begun.parts != body["parts"]:
         raise BadRequestError(f"The parts of CRL {body['number']} disagree about their number.")
-    tx.execute(_ADD, dict(body))
+    tx.execute(_ADD, {**body, "scope": scope})
     have: Any = tx.one(_HAVE, this)
     if have.parts < body["parts"]:
         return None
@@ -90,7 +94,8 @@ def _is_due(tx: Transaction, ca_id: str, scope: str) -> bool:
         return True
     segment, sequence, at_us = json.loads(sent)
     applied = cursors.get(tx, CENTRAL_NAME, "out", segment, Lane.NORMAL).applied
-    return applied >= sequence and not 0 <= tx.now.utc_us - at_us < _EVERY_US[scope]
+    every_us = _DAILY_US if scope == COMPLETE else _HOURLY_US
+    return applied >= sequence and not 0 <= tx.now.utc_us - at_us < every_us
 
 
 def _remember(tx: Transaction, outbox: Outbox, ca_id: str, scope: str) -> None:

@@ -1,21 +1,30 @@
 """What CRL signing needs from storage: ``shared.issuance.crls.CrlStore``."""
 
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from cryptography import x509
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import Text, bindparam, delete, func, insert, or_, select, update
 
-from shared.issuance.crls import CrlStanding, DeltaListing, Listing, SignedCrl
+from shared.issuance.crls import (
+    CrlStanding,
+    DeltaListing,
+    Listing,
+    PartitionStanding,
+    SignedCrl,
+)
 from shared.kernel import cbor
 from shared.kernel.clock import utc_us_of
 from shared.kernel.errors import ConflictError, NotFoundError, UntrustedError
-from shared.pki.crl import REMOVED, CrlEntry
-from shared.store import crl_parts
+from shared.pki.crl import REMOVED, CrlEntry, Entry
+from shared.pki.partitions import Partition
+from shared.store import crl_parts, partitions
 from shared.store.database import Database
 from shared.store.outbox import Outbox
 from shared.store.schema import (
     COMPLETE,
     DELTA,
+    LAST_OCTET,
     NOT_GOOD,
     ca,
     certificate,
@@ -29,14 +38,21 @@ from shared.sync.segments import encode_heads
 
 _PAGE_ROWS = 5_000
 _GOOD = "good"
+#: So many of the 256 last octets are looked up one by one; more cost less by reading all.
+_OCTETS_MAX = 64
 
 _LISTED = (certificate.c.serial, certificate.c.revoked_at, certificate.c.reason)
 _OF_CA = certificate.c.ca_id == bindparam("ca")
+_NOT_ENDED = or_(certificate.c.not_after.is_(None), certificate.c.not_after >= bindparam("cutoff"))
 _ENTRIES = (
-    select(certificate.c.id, certificate.c.not_after, *_LISTED)
-    .where(NOT_GOOD, _OF_CA, certificate.c.id > bindparam("after"))
+    select(certificate.c.id, *_LISTED)
+    .where(NOT_GOOD, _OF_CA, certificate.c.id > bindparam("after"), _NOT_ENDED)
     .order_by(certificate.c.id)
     .limit(_PAGE_ROWS)
+)
+_ENTRIES_OF_OCTET = _ENTRIES.where(bindparam("octet", type_=Text()) == LAST_OCTET)
+_OLDEST_END = select(func.min(certificate.c.not_after).label("at")).where(
+    NOT_GOOD, _OF_CA, certificate.c.not_after >= bindparam("cutoff")
 )
 #: What ended between two moments, the later one left out.
 _ENDED = (
@@ -68,12 +84,20 @@ _CHANGED = (
     .order_by(status_change.c.id)
     .limit(_PAGE_ROWS)
 )
+_CHANGED_SERIALS = (
+    select(status_change.c.id, status_change.c.serial)
+    .where(status_change.c.ca_id == bindparam("ca"), status_change.c.id > bindparam("after"))
+    .order_by(status_change.c.id)
+    .limit(_PAGE_ROWS)
+)
 _LAST_CHANGE = select(func.coalesce(func.max(status_change.c.id), 0).label("id")).where(
     status_change.c.ca_id == bindparam("ca")
 )
 _CERTIFICATE = select(ca.c.der).where(ca.c.ca_id == bindparam("ca"))
 _NUMBER = select(ca.c.crl_number).where(ca.c.ca_id == bindparam("ca"))
-_NEWEST = select(crl.c.scope, crl.c.number, crl.c.this_update).where(crl.c.ca_id == bindparam("ca"))
+_NEWEST = select(crl.c.scope, crl.c.number, crl.c.this_update, crl.c.through).where(
+    crl.c.ca_id == bindparam("ca")
+)
 _BASES = select(crl_base).where(crl_base.c.ca_id == bindparam("ca")).order_by(crl_base.c.number)
 _SAVE = insert(crl)
 _SAVE_BASE = insert(crl_base)
@@ -113,40 +137,63 @@ class SqlCrls:
         self._database = database
         self._outbox = outbox
 
+    async def number(self, ca_id: str) -> int:
+        """Tell the highest CRLNumber of the CA; 0: none."""
+        rows = await self._database.read(_NUMBER, {"ca": ca_id})
+        return rows[0].crl_number if rows else 0
+
     async def standing(self, ca_id: str) -> CrlStanding:
         """Tell what was signed last."""
         this = {"ca": ca_id}
-        numbers = await self._database.read(_NUMBER, this)
         last = {row.scope: row for row in await self._database.read(_NEWEST, this)}
         complete, delta = last.get(COMPLETE), last.get(DELTA)
         return CrlStanding(
-            number=numbers[0].crl_number if numbers else 0,
             complete_us=None if complete is None else complete.this_update,
             delta_us=None if delta is None else delta.this_update,
             based=bool(await self._database.read(_BASES, this)),
             behind=bool(complete and delta and delta.number < complete.number),
+            partitions={
+                partition: PartitionStanding(row.this_update, row.through)
+                for scope, row in last.items()
+                if (partition := Partition.parse(scope))
+            },
         )
 
-    async def listing(self, ca_id: str, keep_expired_us: int) -> Listing:
+    async def changes(self, ca_id: str, after: int) -> dict[int, int]:
+        """Give the serial numbers whose status changed, each with its last change."""
+        found: dict[int, int] = {}
+        async for rows in self._pages(_CHANGED_SERIALS, {"ca": ca_id, "after": after}):
+            found.update((int(row.serial, 16), row.id) for row in rows)
+        return found
+
+    async def listing(
+        self, ca_id: str, keep_expired_us: int, only: Sequence[Partition] = ()
+    ) -> Listing:
         """Give every serial of the CA that is revoked, voided or held and not long expired.
 
-        Pages are not one snapshot. So what changes meanwhile may be in it or not, and counts as
-        not: deltas list it, too.
+        With ``only`` give those of some partitions, at least. Pages are not one snapshot. So what
+        changes meanwhile may be in it or not, and counts as not: deltas list it, too.
         """
         bases = await self._database.read(_BASES, {"ca": ca_id})
         [last_change] = await self._database.read(_LAST_CHANGE, {"ca": ca_id})
-        cutoff_us = bases[-1].this_update - keep_expired_us if bases else 0
+        cutoff_us = await self._cutoff_us(ca_id, bases, keep_expired_us)
         # What the last complete CRL does not list must be in this one, though it has ended (§3.3).
-        news = await self._changed(ca_id, bases[-1].through) if bases else {}
-        rows = [
-            row
-            for row in await self._pages(_ENTRIES, {"ca": ca_id})
-            if not _ended(row, cutoff_us) or row.serial in news
-        ]
-        ends = (row.not_after for row in rows if row.not_after is not None)
-        oldest_end_us = min(ends, default=cutoff_us)
-        entries = [_entry(row) for row in rows]
-        return Listing(entries, last_change.id, cutoff_us, oldest_end_us)
+        changed = await self._changed(ca_id, bases[-1].through) if bases else {}
+        late = [row for row in changed.values() if row.status != _GOOD and _ended(row, cutoff_us)]
+        entries: list[Entry] = [_entry(row) for row in late]
+        octets = {octet for one in only for octet in one.octets}
+        these = {"ca": ca_id, "cutoff": cutoff_us}
+        if 0 < len(octets) <= _OCTETS_MAX:
+            for octet in sorted(octets):
+                await self._read_entries(
+                    entries, _ENTRIES_OF_OCTET, these | {"octet": f"{octet:02x}"}
+                )
+        else:
+            await self._read_entries(entries, _ENTRIES, these)
+        # Looked up last: whatever was read above and is still revoked counts.
+        [oldest] = await self._database.read(_OLDEST_END, these)
+        ends = [row.not_after for row in late] + [oldest.at] * (oldest.at is not None)
+        return Listing(entries, last_change.id, cutoff_us, min(ends, default=cutoff_us))
 
     async def delta_listing(self, ca_id: str, keep_expired_us: int) -> DeltaListing:
         """Give what changed since the oldest complete CRL that deltas build on.
@@ -158,7 +205,7 @@ class SqlCrls:
         if not bases:
             raise ConflictError(f"The CA {ca_id} has no CRL that a delta could build on.")
         base, last = bases[0], bases[-1]
-        cutoff_us = last.this_update - keep_expired_us
+        cutoff_us = await self._cutoff_us(ca_id, bases, keep_expired_us)
         changed = await self._changed(ca_id, base.through)
         found = {
             serial: _removed(row, row.at)
@@ -169,10 +216,11 @@ class SqlCrls:
         # Each base listed what ended from ``oldest_end`` on, and left out what did by ``cutoff``.
         begin = min(cutoff_us, *(one.oldest_end for one in bases))
         end = max(cutoff_us, *(one.cutoff for one in bases))
-        for row in await self._pages(_ENDED, {"ca": ca_id, "begin": begin, "end": end}):
-            if row.serial not in found:  # listed again, if entries stay longer than before
-                gone = _ended(row, cutoff_us)
-                found[row.serial] = _removed(row, row.not_after) if gone else _entry(row)
+        async for rows in self._pages(_ENDED, {"ca": ca_id, "begin": begin, "end": end}):
+            for row in rows:
+                if row.serial not in found:  # listed again, if entries stay longer than before
+                    gone = _ended(row, cutoff_us)
+                    found[row.serial] = _removed(row, row.not_after) if gone else _entry(row)
         return DeltaListing(base.number, list(found.values()))
 
     async def chain_heads(self) -> bytes | None:
@@ -195,66 +243,96 @@ class SqlCrls:
     async def save_crl(self, signed: SignedCrl) -> None:
         """Make the CRL the one that is served, and tell of it, in one commit."""
         ca_id, number, listing = signed.ca_id, signed.number, signed.listing
-        scope = DELTA if listing is None else COMPLETE
+        scope = DELTA if listing is None else str(signed.partition or COMPLETE)
         row = _row(ca_id, number, signed.der, signed.this_update_us, signed.next_update_us)
         this = {"ca": ca_id, "newest": number}
 
         def unit(tx: Transaction) -> None:
-            _serve(tx, {**row, "scope": scope})
+            _serve(tx, {**row, "scope": scope, "through": listing.through if listing else 0})
             tx.execute(_COUNT, this)
-            if listing is not None:
+            if listing is not None and scope == COMPLETE:
                 _remember(tx, signed, listing)
             crl_parts.publish(tx, self._outbox, ca_id, number, signed.der, scope=scope)
 
         await self._database.writer.run(unit)
 
+    async def _read_entries(self, into: list[Entry], statement: Any, these: Any) -> None:
+        async for rows in self._pages(statement, these):
+            into.extend((int(text, 16), at_us, why) for _, text, at_us, why in rows)
+
+    async def _cutoff_us(self, ca_id: str, bases: Sequence[Any], keep_expired_us: int) -> int:
+        """Tell whose entries may go: those that ended so long before the last CRL of each scope.
+
+        So each entry stood on a CRL of its partition, too, that was issued after the end of its
+        certificate (RFC 5280 §3.3): partitions are not all signed at the same moment.
+        """
+        if not bases:
+            return 0
+        standing = await self.standing(ca_id)
+        moments = [one.this_update_us for one in standing.partitions.values()]
+        return min([bases[-1].this_update, *moments]) - keep_expired_us
+
     async def _changed(self, ca_id: str, after: int) -> dict[str, Any]:
         """Give the last change of each certificate, as the certificate is now."""
-        rows = await self._pages(_CHANGED, {"ca": ca_id, "after": after})
-        return {row.serial: row for row in rows}
+        pages = self._pages(_CHANGED, {"ca": ca_id, "after": after})
+        return {row.serial: row async for rows in pages for row in rows}
 
-    async def _pages(self, statement: Any, parameters: dict[str, Any]) -> list[Any]:
-        found: list[Any] = []
+    async def _pages(
+        self, statement: Any, parameters: dict[str, Any]
+    ) -> AsyncIterator[Sequence[Any]]:
         parameters = {"after": 0, **parameters}
         while rows := await self._database.read(statement, parameters):
-            found += rows
+            yield rows
+            if len(rows) < _PAGE_ROWS:
+                return
             parameters["after"] = rows[-1].id
-        return found
 
 
 def take_over(tx: Transaction, ca_id: str, der: bytes) -> None:
     """Serve a CRL that was signed elsewhere, if it is newer than the one of its scope here.
 
-    A delta stands beside the complete one and never replaces it. Raises NotFoundError (the CA is
-    not known), UntrustedError (the CA did not sign it, or it lists only a part of what is revoked).
+    Deltas and partitions stand beside the complete one and never replace it. Raises NotFoundError
+    (the CA is not known), UntrustedError (the CA did not sign it, or it lists a part of what is
+    revoked that is none of these).
     """
     row = tx.one(_CERTIFICATE, {"ca": ca_id})
     if row is None:
         raise NotFoundError(f"The CA {ca_id} is not known here.")
-    issuer = x509.load_der_x509_certificate(row.der)
+    parsed = _genuine(x509.load_der_x509_certificate(row.der), der)
+    extensions = {extension.oid: extension.value for extension in parsed.extensions}
+    number = extensions[x509.CRLNumber.oid].crl_number
+    point = extensions.get(x509.IssuingDistributionPoint.oid)
+    scope = DELTA if x509.DeltaCRLIndicator.oid in extensions else COMPLETE
+    if point is not None:
+        if scope == DELTA:
+            raise UntrustedError("The CRL is a delta to a part of what its CA has revoked.")
+        scope = str(partitions.learn(tx, ca_id, point))
+    newest = {row.scope: row.number for row in tx.all(_NEWEST, {"ca": ca_id})}
+    behind = {scope, COMPLETE} if scope == DELTA else {scope}
+    if number <= max(newest.get(one, 0) for one in behind):
+        return
+    this_update_us = utc_us_of(parsed.last_update_utc)
+    next_update = parsed.next_update_utc
+    next_update_us = this_update_us if next_update is None else utc_us_of(next_update)
+    served = _row(ca_id, number, der, this_update_us, next_update_us)
+    _serve(tx, {**served, "scope": scope, "through": 0})
+    if scope == COMPLETE and x509.FreshestCRL.oid not in extensions:
+        tx.execute(_DROP_OLDER, {"ca": ca_id, "of_scope": DELTA, "newest": number})
+    tx.execute(_COUNT, {"ca": ca_id, "newest": number})
+
+
+def _genuine(issuer: x509.Certificate, der: bytes) -> x509.CertificateRevocationList:
+    """Read a CRL with a number that this CA signed; raises UntrustedError."""
     try:
         parsed = x509.load_der_x509_crl(der)
-        extensions = {extension.oid: extension.value for extension in parsed.extensions}
-        number: int = parsed.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        parsed.extensions.get_extension_for_class(x509.CRLNumber)
         key: Any = issuer.public_key()
         genuine = parsed.issuer == issuer.subject and parsed.is_signature_valid(key)
     except (ValueError, x509.ExtensionNotFound) as error:
         raise UntrustedError("The CRL is malformed.") from error
     if not genuine:
         raise UntrustedError("The CRL is not signed by its CA.")
-    if x509.IssuingDistributionPoint.oid in extensions:
-        raise UntrustedError("The CRL lists only a part of what its CA has revoked.")
-    scope = DELTA if x509.DeltaCRLIndicator.oid in extensions else COMPLETE
-    newest = {row.scope: row.number for row in tx.all(_NEWEST, {"ca": ca_id})}
-    if number <= max(newest.get(scope, 0), newest.get(COMPLETE, 0)):
-        return
-    this_update_us = utc_us_of(parsed.last_update_utc)
-    next_update = parsed.next_update_utc
-    next_update_us = this_update_us if next_update is None else utc_us_of(next_update)
-    _serve(tx, {**_row(ca_id, number, der, this_update_us, next_update_us), "scope": scope})
-    if scope == COMPLETE and x509.FreshestCRL.oid not in extensions:
-        tx.execute(_DROP_OLDER, {"ca": ca_id, "of_scope": DELTA, "newest": number})
-    tx.execute(_COUNT, {"ca": ca_id, "newest": number})
+    return parsed
 
 
 def _remember(tx: Transaction, signed: SignedCrl, listing: Listing) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, false, func, or_,
 from shared.kernel.errors import BadRequestError
 from shared.kernel.limits import PAGE_ROWS_MAX
 from shared.pki.ocsp import State, Status
+from shared.pki.partitions import Partition, kind_of
 from shared.policy.rights import Scope
 from shared.store.database import Database
 from shared.store.schema import (
@@ -90,6 +91,7 @@ _CURRENT_CRL = (
     .order_by(crl.c.number.desc())
     .limit(1)
 )
+_CRL_ENDS = select(crl.c.scope, crl.c.next_update).where(crl.c.ca_id == bindparam("ca"))
 
 
 def _waiting(lane: int) -> Select[Any, Any, Any]:
@@ -242,9 +244,21 @@ class Reads:
         """Give the newest complete CRL of a CA."""
         return await self._newest_crl(ca_id, COMPLETE)
 
+    async def current_partition(self, ca_id: str, partition: Partition) -> CrlRow | None:
+        """Give the newest CRL of a partition, if the CA has or had it."""
+        return await self._newest_crl(ca_id, str(partition))
+
     async def current_delta(self, ca_id: str) -> CrlRow | None:
         """Give the newest delta CRL of a CA, if it has deltas."""
         return await self._newest_crl(ca_id, DELTA)
+
+    async def crl_ends(self, ca_id: str) -> dict[str, int]:
+        """Tell when the newest CRL of each kind ends, UTC µs; of partitions the first of them."""
+        ends: dict[str, int] = {}
+        for row in await self._read(_CRL_ENDS, {"ca": ca_id}):
+            kind = kind_of(row.scope)
+            ends[kind] = min(ends.get(kind, row.next_update), row.next_update)
+        return ends
 
     async def _newest_crl(self, ca_id: str, scope: str) -> CrlRow | None:
         rows = await self._read(_CURRENT_CRL, {"ca": ca_id, "of_scope": scope})

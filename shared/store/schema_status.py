@@ -8,11 +8,13 @@ from shared.store.columns import key as _key
 from shared.store.columns import metadata
 from shared.store.columns import text as _text
 
-#: Parts of a gateway's CRL that is not complete here yet; of each CA one number, the newest.
+#: Parts of a gateway's CRL that is not complete here yet; of each scope one number, the newest. The
+#: scope is that of a partition, or empty.
 crl_part = Table(
     "crl_part",
     metadata,
     _key("ca_id"),
+    _key("scope"),
     Column("part", Integer, primary_key=True, nullable=False),
     _int("number"),
     _int("parts"),

@@ -147,13 +147,17 @@ class CrlPublished(_Body):
 
 
 class CrlPart(_Body):
-    """A piece of a CRL that is too large for one event; ``part`` counts from 0."""
+    """A piece of a CRL that is too large for one event; ``part`` counts from 0.
+
+    ``scope`` is that of a partition (``16-3``); none: a complete CRL or a delta.
+    """
 
     ca_id: str
     number: Annotated[int, Field(ge=0, lt=2**63)]
     part: Annotated[int, Field(ge=0, lt=limits.CRL_PARTS_MAX)]
     parts: Annotated[int, Field(gt=0, le=limits.CRL_PARTS_MAX)]
     der: bytes
+    scope: Annotated[str, Field(pattern=r"^[0-9]{1,3}-[0-9]{1,3}$")] | None = None
 
     @model_validator(mode="after")
     def _is_one_of_them(self) -> Self:

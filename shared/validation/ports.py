@@ -7,6 +7,7 @@ from cryptography import x509
 
 from shared.pki.keys import PrivateKey
 from shared.pki.ocsp import Status
+from shared.pki.partitions import Partition
 
 
 class CrlRow(Protocol):
@@ -51,6 +52,10 @@ class Validation(Protocol):
 
     async def current_crl(self, ca_id: str) -> CrlRow | None:
         """Give the newest complete CRL of a CA."""
+        ...
+
+    async def current_partition(self, ca_id: str, partition: Partition) -> CrlRow | None:
+        """Give the newest CRL of a partition; None if the CA never had it."""
         ...
 
     async def current_delta(self, ca_id: str) -> CrlRow | None:

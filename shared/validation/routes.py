@@ -21,6 +21,7 @@ from shared.kernel.clock import Clock, datetime_of, utc_us_of
 from shared.kernel.errors import BadRequestError, NotFoundError, TmaError, UnavailableError
 from shared.kernel.ids import serial_text
 from shared.pki import ocsp
+from shared.pki.partitions import Partition
 from shared.validation.answers import HOLDS_US, NOT_STORED, Answer, Answers, Fill, encode
 from shared.validation.ports import CrlRow, Responder, Validation
 from shared.web import front
@@ -52,6 +53,7 @@ def routes(
     mounted = [
         web.get("/crl/{ca_id:[0-9a-f]+}.crl", open_to_all(files.crl, why)),
         web.get("/crl/{ca_id:[0-9a-f]+}-delta.crl", open_to_all(files.delta, why)),
+        web.get("/crl/{ca_id:[0-9a-f]+}-{partition:[0-9-]+}.crl", open_to_all(files.share, why)),
         web.get("/ca/{ca_id:[0-9a-f]+}.cer", open_to_all(files.authority, why)),
         web.post("/ocsp", open_to_all(responding.post, why)),
         web.get("/ocsp/{request:.+}", open_to_all(responding.get, why)),
@@ -70,6 +72,14 @@ class _Files:
         row = await self._validation.current_crl(ca_id)
         if row is None:
             raise NotFoundError(f"There is no CRL of a CA {ca_id} here.")
+        return _crl(request, row, _CRL_MAX_AGE_S)
+
+    async def share(self, request: web.Request) -> web.StreamResponse:
+        ca_id = request.match_info["ca_id"]
+        partition = Partition.parse(request.match_info["partition"])
+        row = partition and await self._validation.current_partition(ca_id, partition)
+        if row is None:
+            raise NotFoundError(f"There is no such partition of the CRL of a CA {ca_id} here.")
         return _crl(request, row, _CRL_MAX_AGE_S)
 
     async def delta(self, request: web.Request) -> web.StreamResponse:

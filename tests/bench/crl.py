@@ -44,7 +44,7 @@ def main() -> None:
     def reference() -> None:
         builder = x509.CertificateRevocationListBuilder(
             gateway.issuer.name, datetime_of(NOW_US), datetime_of(NOW_US + DAY_US),
-            revoked_certificates=list(map(_revoked, entries)),
+            revoked_certificates=list(map(revoked, entries)),
         )  # fmt: skip
         builder.sign(signed.THROWAWAY_KEY, SHA256())
 
@@ -55,7 +55,8 @@ def main() -> None:
            reference_value=beside)  # fmt: skip
 
 
-def _revoked(entry: CrlEntry) -> x509.RevokedCertificate:
+def revoked(entry: CrlEntry) -> x509.RevokedCertificate:
+    """Give the entry as cryptography's builder takes it."""
     extensions: list[x509.Extension[x509.ExtensionType]] = []
     if entry.reason != "unspecified":
         reason = x509.CRLReason(crl.reason_flag(entry.reason))

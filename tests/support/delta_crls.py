@@ -16,6 +16,7 @@ from shared.issuance.status import StatusService
 from shared.kernel.errors import ConflictError, ForbiddenError, NotFoundError
 from shared.kernel.ids import serial_text
 from shared.pki.certificates import Issuer
+from shared.pki.partitions import Partition
 from shared.store import schema
 from shared.store.crls import SqlCrls
 from shared.store.database import Database
@@ -57,10 +58,19 @@ class Keys:
 
     def __init__(self) -> None:
         self.limit = 0
+        self.issuer = GATEWAY.issuer
         self.turn(deltas=True)
 
     def turn(self, *, deltas: bool) -> None:
-        issuer = replace(GATEWAY.issuer, delta_urls=DELTA_URLS if deltas else ())
+        self._use(replace(self.issuer, delta_urls=DELTA_URLS if deltas else ()))
+
+    def share(self, count: int) -> None:
+        """Let certificates name one of so many partitions from now on."""
+        partitions = self.issuer.partitions.adopted(count).at(self.issuer.crl_urls)
+        self._use(replace(self.issuer, partitions=partitions))
+
+    def _use(self, issuer: Issuer) -> None:
+        self.issuer = issuer
         self._key = Key(issuer, self)
 
     def active(self, _profile: str) -> SoftwareIssuingKey:
@@ -158,10 +168,18 @@ class Line:
         row = await self.reads.current_delta(CA_ID)
         return row and Crl.of(row.der)
 
+    async def partitions(self) -> dict[Partition, Crl]:
+        """What is served for each partition that any certificate names."""
+        found: dict[Partition, Crl] = {}
+        for one in self.keys.issuer.partitions.every:
+            if row := await self.reads.current_partition(CA_ID, one):
+                found[one] = Crl.of(row.der)
+        return found
+
     async def expected(self) -> Listed:
         """What a complete CRL of this moment would list."""
         listing = await self.crls.listing(CA_ID, self.schedule.keep_expired_s * 1_000_000)
-        return {entry.serial: entry.reason for entry in listing.entries}
+        return {serial: reason for serial, _, reason in listing.entries}
 
 
 @asynccontextmanager

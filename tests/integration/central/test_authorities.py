@@ -2,6 +2,7 @@
 
 import itertools
 
+import httpx
 import pytest
 from cryptography import x509
 from playwright.async_api import expect
@@ -95,3 +96,56 @@ async def test_page_makes_and_deletes_a_root(page, central, name):
     await page.get_by_role("button", name="Delete").click()
     await expect(page.get_by_role("heading", name="Certification authorities")).to_be_visible()
     await expect(page.get_by_role("row", name=name)).to_have_count(0)
+
+
+def test_the_crl_of_a_ca_is_shared_out(api, central, name):
+    """All partitions are served before a certificate names one, and those of before stay."""
+    rows = api.get(_BASE).json()["data"]
+    parent = next(row["id"] for row in rows if row["attributes"]["kind"] == "fleet")
+    order = {"name": name, "kind": "issuing", "parent": parent, "tenant": "acme"}
+    made = api.post(_BASE, json={**order, "crl_partitions": 2}).json()["data"]
+    assert made["attributes"]["crl_partitions"] == 2
+    for count in (3, 0, "4"):
+        answer = api.post(f"{_BASE}/{made['id']}/partition", json={"crl_partitions": count})
+        assert answer.status_code == 400, answer.text
+
+    shared = api.post(f"{_BASE}/{made['id']}/partition", json={"crl_partitions": 4})
+    assert shared.status_code == 200, shared.text
+    attributes = shared.json()["data"]["attributes"]
+    assert (attributes["crl_partitions"], attributes["crl_partitions_kept"]) == (4, [2])
+    for partition in ("4-0", "4-3", "2-0", "2-1"):
+        answer = httpx.get(f"{central.status_url}/crl/{made['id']}-{partition}.crl")
+        assert answer.status_code == 200
+        point = x509.load_der_x509_crl(answer.content).extensions.get_extension_for_class(
+            x509.IssuingDistributionPoint
+        )
+        assert point.critical
+        [url] = point.value.full_name or ()
+        assert url.value.endswith(f"/crl/{made['id']}-{partition}.crl")
+    scopes = {
+        row["attributes"]["scope"]
+        for row in api.get("/api/v2.0/crls").json()["data"]
+        if row["attributes"]["ca_id"] == made["id"]
+    }
+    assert scopes == {"complete", "partitions-2", "partitions-4"}
+
+    central.command("ca", "partition", made["id"], "1")
+    attributes = api.get(f"{_BASE}/{made['id']}").json()["data"]["attributes"]
+    assert (attributes["crl_partitions"], attributes["crl_partitions_kept"]) == (1, [2, 4])
+    refused = api.post(f"{_BASE}/{parent}/partition", json={"crl_partitions": 4})
+    assert refused.status_code == 409
+    successor = api.post(f"{_BASE}/{made['id']}/roll-over").json()["data"]["attributes"]
+    assert successor["crl_partitions"] == 1
+
+
+async def test_page_shares_out_a_crl(page, central, api, name):
+    rows = api.get(_BASE).json()["data"]
+    parent = next(row["id"] for row in rows if row["attributes"]["kind"] == "fleet")
+    order = {"name": name, "kind": "issuing", "parent": parent, "tenant": "acme"}
+    ca_id = api.post(_BASE, json=order).json()["data"]["id"]
+    await log_in(page, central)
+    await page.goto(f"/authorities/{ca_id}")
+    await expect(page.get_by_text("whole", exact=True)).to_be_visible()
+    await page.get_by_label("Partitions").select_option("8")
+    await page.get_by_role("button", name="Set").click()
+    await expect(page.get_by_text("8 partitions")).to_be_visible()

@@ -16,6 +16,7 @@ from shared.kernel.clock import US_PER_SECOND
 from shared.kernel.errors import BadRequestError, UntrustedError
 from shared.pki import crl
 from shared.pki.crl import CrlEntry
+from shared.pki.partitions import UNPARTITIONED, Partition
 from shared.store import cursors
 from shared.store.crls import SqlCrls
 from shared.store.outbox import Outbox
@@ -41,10 +42,20 @@ def _crl(
     authority: Authority = _GATEWAY,
     entries: int = _ENTRIES,
     base: int | None = None,
+    partition: Partition | None = None,
 ) -> bytes:
     listed = (CrlEntry(2**120 + one, START_US, "superseded") for one in range(entries))
     until_us = START_US + 30 * 24 * _HOUR_S * US_PER_SECOND
-    tbs = crl.unsigned(authority.issuer, number, START_US, until_us, listed, None, base=base)
+    tbs = crl.unsigned(
+        authority.issuer,
+        number,
+        START_US,
+        until_us,
+        listed,
+        None,
+        base=base,
+        partition=partition,
+    )
     return crl.assemble(tbs, authority.sign(tbs), authority.issuer)
 
 
@@ -126,6 +137,59 @@ async def test_a_delta_of_a_gateway_is_served_beside_the_whole(central, newborn,
             assert answer.content == der
             assert answer.headers["Content-Type"] == "application/pkix-crl"
         assert (await client.get(f"{central.status_url}/crl/00-delta.crl")).status_code == 404
+
+
+_SHARES = UNPARTITIONED.adopted(4).at(_GATEWAY.issuer.crl_urls)
+_SHARED = replace(_GATEWAY, issuer=replace(_GATEWAY.issuer, partitions=_SHARES))
+
+
+@pytest.mark.parametrize("entries", [1, _ENTRIES])
+async def test_partitions_of_a_gateway_are_served_beside_the_whole(central, newborn, entries):
+    puppet = await newborn()
+    issuer = puppet.authority.issuer
+    shares = UNPARTITIONED.adopted(2).at((f"http://gw/crl/{issuer.ca_id}.crl",))
+    authority = replace(puppet.authority, issuer=replace(issuer, partitions=shares))
+    ders = {
+        number: _crl(START_US + number, authority, entries, partition=Partition(2, number))
+        for number in (0, 1)
+    }
+    async with puppet.open(), puppet.online():
+        crls = SqlCrls(puppet.database, puppet.outbox)
+        for number, der in ders.items():
+            signed = SignedCrl(issuer.ca_id, START_US + number, der, START_US, START_US)
+            await crls.save_crl(replace(signed, partition=Partition(2, number)))
+        await puppet.drained()
+    async with httpx.AsyncClient() as client:
+        for number, der in ders.items():
+            answer = await client.get(f"{central.status_url}/crl/{issuer.ca_id}-2-{number}.crl")
+            assert answer.content == der
+            assert answer.headers["Content-Type"] == "application/pkix-crl"
+        for name in ("", "-4-0", "-2-2", "-2"):
+            answer = await client.get(f"{central.status_url}/crl/{issuer.ca_id}{name}.crl")
+            assert answer.status_code == 404
+
+
+async def test_sets_of_several_partitions_do_not_disturb_each_other(inventory):
+    """Two segments drain side by side, so that their sets come mixed."""
+    both = [
+        [
+            {**body, "scope": f"4-{index}"}
+            for body in _parts(_crl(number, _SHARED, partition=Partition(4, index)), number)
+        ]
+        for index, number in ((1, 5), (3, 6))
+    ]
+    for pair in zip(*both, strict=True):
+        for body in pair:
+            await inventory.apply(body)
+    assert await inventory.kept() == set()
+    reads = Reads(inventory.database)
+    for index, number in ((1, 5), (3, 6)):
+        row = await reads.current_partition(_CA_ID, Partition(4, index))
+        assert row is not None and row.number == number
+    assert await inventory.served() is None
+    for body in both[0]:
+        await inventory.apply(body)
+    assert await inventory.kept() == set(), "what is served already is not collected again"
 
 
 async def test_parts_make_a_crl_in_any_order_and_leave_nothing(inventory):

@@ -265,3 +265,29 @@ async def test_delta_crls_come_from_the_token_without_a_link(
         delta = await stranger.delta()
         assert delta is not None
         assert delta.is_signature_valid((await stranger.issuer()).public_key())
+
+
+async def test_partitions_come_from_the_token_and_break_no_earlier_certificate(
+    gateway: GatewayBox, birthplace: Birthplace
+):
+    root = birthplace.root.issuer.chain[0]
+    async with await gateway.station(root) as station:
+        whole = RelyingParty(issued(await enroll(station, "SN-1")))
+        gateway.gateway.process.stop()
+        with gateway.gateway.config.open("a") as file:
+            file.write("\n[crl]\npartitions = 4\n")
+        await gateway.start()
+        share = RelyingParty(issued(await enroll(station, "SN-2")))
+        index = share.certificate.serial_number % 4
+        assert share.crl_url == whole.crl_url.replace(".crl", f"-4-{index}.crl")
+        await until(share.has_crl, "its partition is served")
+        await until(whole.has_crl, "the whole is served as before")
+        for stranger in (whole, share):
+            assert not await stranger.on_crl()
+            await gateway.command("revoke", serial_of(stranger.certificate))
+            await until(stranger.on_crl, "the CRL that it names lists it")
+        other = RelyingParty(share.certificate)
+        other.crl_url = whole.crl_url
+        assert await other.on_crl(), "the whole lists it, too"
+        other.crl_url = whole.crl_url.replace(".crl", f"-4-{(index + 1) % 4}.crl")
+        assert not await other.on_crl()

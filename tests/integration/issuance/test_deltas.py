@@ -2,46 +2,18 @@
 
 import asyncio
 import random
-import subprocess
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import select
 
 from shared.kernel.errors import ForbiddenError
 from shared.store.schema import crl_base, status_change
-from tests.support.delta_crls import CA_ID, DAY_S, GATEWAY, HIERARCHY, HOUR_S, Crl, Line, line
+from tests.support.delta_crls import CA_ID, DAY_S, GATEWAY, HOUR_S, Crl, Line, line
 from tests.support.lint import assert_clean_crl
+from tests.support.openssl import Revocation
 from tests.support.pki_hierarchy import NOW_US, leaf_plan
-
-
-def _pem(path: Path, *ders: bytes, kind: str = "certificate") -> Path:
-    load = x509.load_der_x509_crl if kind == "crl" else x509.load_der_x509_certificate
-    path.write_bytes(b"".join(load(der).public_bytes(Encoding.PEM) for der in ders))
-    return path
-
-
-class OpenSsl:
-    """Verifies leaves of the gateway CA by the CRLs it is given."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.root = _pem(folder / "root.pem", HIERARCHY.root.issuer.chain[0])
-        self.chain = _pem(folder / "chain.pem", *GATEWAY.issuer.chain[:-1])
-
-    async def says(self, at_us: int, serial: int, crls: list[bytes], *options: str) -> str:
-        leaf = _pem(self.folder / "leaf.pem", GATEWAY.issue(leaf_plan(), serial=serial))
-        file = _pem(self.folder / "all.crl", *crls, kind="crl")
-        command = [
-            "openssl", "verify", "-x509_strict", "-attime", str(at_us // 1_000_000), "-crl_check",
-            *options, "-CAfile", self.root, "-untrusted", self.chain, "-CRLfile", file, leaf,
-        ]  # fmt: skip
-        done = await asyncio.to_thread(
-            subprocess.run, command, capture_output=True, text=True, check=False, timeout=30
-        )
-        return "good" if done.returncode == 0 else done.stderr
 
 
 async def _ders(one: Line) -> list[bytes]:
@@ -50,7 +22,7 @@ async def _ders(one: Line) -> list[bytes]:
 
 
 async def test_openssl_takes_complete_crl_and_delta_together(tmp_path: Path):
-    openssl = OpenSsl(tmp_path)
+    openssl = Revocation(tmp_path, GATEWAY.issuer.chain)
     async with line(tmp_path / "gateway.db") as one:
         for serial in (1, 2, 3, 4):
             await one.issue(serial)
@@ -65,7 +37,8 @@ async def test_openssl_takes_complete_crl_and_delta_together(tmp_path: Path):
         ders, now_us = await _ders(one), one.clock.now().utc_us + 1_000_000
 
         async def revoked(serial: int, crls: list[bytes], *options: str) -> bool:
-            said = await openssl.says(now_us, serial, crls, *options)
+            leaf = GATEWAY.issue(leaf_plan(), serial=serial)
+            said = await openssl.says(now_us, leaf, crls, *options)
             assert said == "good" or "certificate revoked" in said, said
             return said != "good"
 
@@ -74,7 +47,8 @@ async def test_openssl_takes_complete_crl_and_delta_together(tmp_path: Path):
         assert both == [True, False, True, True]
         alone = [await revoked(one, ders[:1], *deltas) for one in (1, 2, 3, 4)]
         assert alone == [False, True, False, True], "the complete CRL says what it said"
-        said = await openssl.says(now_us, 1, ders[1:], *deltas)
+        leaf = GATEWAY.issue(leaf_plan(), serial=1)
+        said = await openssl.says(now_us, leaf, ders[1:], *deltas)
         assert "unable to get certificate CRL" in said, "a delta alone is no CRL"
         for der in ders:
             assert_clean_crl(der)

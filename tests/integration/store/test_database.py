@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -12,8 +13,8 @@ from sqlalchemy import create_engine, insert, literal_column, select, text
 
 from shared.kernel.errors import IncompatibleError, UnavailableError
 from shared.policy.rights import Right
+from shared.store import crl_parts, rights, schema, upgrade
 from shared.store import database as database_module
-from shared.store import rights, schema, upgrade
 from shared.store.access import Access
 from shared.store.accounts import Accounts
 from shared.store.ledger import SqlLedger
@@ -111,6 +112,25 @@ async def test_users_of_version_1_keep_their_role_and_password(tmp_path):
         kept = await Access(database).station_by_token(b"\x01")
         assert kept is not None
         assert station_rights(kept.role, kept.profiles) == (Right.of("admin"),)
+
+
+async def test_parts_of_a_large_crl_outlive_the_upgrade_to_partitions(tmp_path, monkeypatch):
+    path, before = tmp_path / "central.db", tmp_path / "migrations"
+    restore("v1", path)
+    shutil.copytree(Path(upgrade.__file__).parent / "migrations", before)
+    (before / "versions/0014_crl_partitions.py").unlink()
+    with monkeypatch.context() as former:
+        former.setattr(upgrade, "_MIGRATIONS", before)
+        former.setattr(upgrade, "HEAD", "0013")
+        upgrade.upgrade(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO crl_part VALUES (?, 0, 7, 2, x'01')", (CA_ID,))
+    body = {"ca_id": CA_ID, "number": 7, "part": 1, "parts": 2, "der": b"\x02"}
+    async with open_database(path) as database:
+        der = await database.writer.run(lambda tx: crl_parts.collect(tx, body))
+        assert der == b"\x01\x02"
+        [row] = await database.read(select(schema.ca.c.crl_partitions))
+        assert row.crl_partitions is None
 
 
 async def test_a_newer_database_is_refused_untouched(tmp_path):

@@ -138,17 +138,25 @@ def test_no_crl():
     foreign = crl.unsigned(_CAS.fleet.issuer, 1, NOW_US, NOW_US + DAY_US, (), None)
     assert "issuer" in _refused(foreign, Purpose.CRL)
     assert "issuer" in _refused(_LEAF, Purpose.CRL)
-    point = x509.IssuingDistributionPoint(
-        None, None, False, False, None, indirect_crl=True, only_contains_attribute_certs=False
-    )
-    builder = x509.CertificateRevocationListBuilder(
-        issuer_name=_GATEWAY.name,
-        last_update=_GATEWAY.certificate.not_valid_before_utc,
-        next_update=_GATEWAY.certificate.not_valid_after_utc,
-        extensions=[x509.Extension(point.oid, critical=True, value=point)],
-    )
-    indirect = builder.sign(_CAS.root.key, SHA256()).tbs_certlist_bytes
-    assert "own certificates" in _refused(indirect, Purpose.CRL)
+
+
+def test_no_share_that_could_be_taken_for_the_whole():
+    """RFC 5280 §5.2.5: critical, and of this CA's own certificates only."""
+    names = [x509.UniformResourceIdentifier("http://crl/1-16-3.crl")]
+
+    def share(*, critical: bool, indirect: bool) -> bytes:
+        point = x509.IssuingDistributionPoint(names, None, False, False, None, indirect, False)
+        builder = x509.CertificateRevocationListBuilder(
+            issuer_name=_GATEWAY.name,
+            last_update=_GATEWAY.certificate.not_valid_before_utc,
+            next_update=_GATEWAY.certificate.not_valid_after_utc,
+            extensions=[x509.Extension(point.oid, critical=critical, value=point)],
+        )
+        return builder.sign(_CAS.root.key, SHA256()).tbs_certlist_bytes
+
+    documents.check(share(critical=True, indirect=False), Purpose.CRL, _AUTHORITY)
+    assert "own certificates" in _refused(share(critical=True, indirect=True), Purpose.CRL)
+    assert "critical" in _refused(share(critical=False, indirect=False), Purpose.CRL)
 
 
 def test_no_ca():

@@ -13,6 +13,7 @@ from shared.kernel.clock import datetime_of, utc_us_of
 from shared.kernel.errors import BadRequestError, IntegrityError
 from shared.pki import crl, oids, signed
 from shared.pki.crl import CrlEntry
+from shared.pki.partitions import UNPARTITIONED, Partition
 from tests.support.pki_hierarchy import DAY_US, NOW_US, Hierarchy
 
 GATEWAY = Hierarchy().gateway
@@ -73,6 +74,26 @@ def test_a_foreign_signature_is_not_released():
         crl.assemble(b"\x30\x00", GATEWAY.sign(b"\x30\x00"), GATEWAY.issuer)
 
 
+@given(st.integers(0, 300) | st.integers(65_000, 66_000), st.binary(max_size=3), st.integers(0, 9))
+def test_only_one_whole_value_is_a_sequence(size, behind, lacking):
+    document = signed.tlv(signed.SEQUENCE, bytes(size))
+    assert signed.is_sequence(document)
+    assert signed.is_sequence(document + behind) == (not behind)
+    assert signed.is_sequence(document[: len(document) - lacking]) == (not lacking)
+    assert not signed.is_sequence(b"\x31" + document[1:])
+    assert not signed.is_sequence(b"\x30\x80" + bytes(size))
+
+
+def test_what_has_something_behind_it_is_not_released():
+    """Such as another algorithm and signature, which a reader would take for those of the CRL."""
+    tbs = crl.unsigned(GATEWAY.issuer, 1, NOW_US, NOW_US + DAY_US, [], None)
+    more = GATEWAY.issuer.algorithm.identifier
+    rest = len(more) + len(signed.tlv(signed.BIT_STRING, b"\x00" + GATEWAY.sign(tbs)))
+    for document in (tbs + more, tbs + more + bytes((signed.BIT_STRING, rest + 1, 0))):
+        with pytest.raises(IntegrityError):
+            crl.assemble(document, GATEWAY.sign(document), GATEWAY.issuer)
+
+
 @given(
     st.lists(
         st.tuples(
@@ -85,19 +106,23 @@ def test_a_foreign_signature_is_not_released():
     ),
     st.integers(1, 2**63 - 1),
     st.none() | st.binary(max_size=300),
-    st.none() | st.integers(0, 2**63 - 2),
+    st.none() | st.integers(0, 2**63 - 2) | st.builds(Partition, st.just(16), st.integers(0, 15)),
 )
 @settings(deadline=None)
 def test_the_bytes_are_those_of_an_independent_builder(found, number, heads, base):
     """cryptography's builder says the same, byte for byte (years beyond 2049 included)."""
+    base, partition = (None, base) if isinstance(base, Partition) else (base, None)
     entries = [
         CrlEntry(serial, at_s * 1_000_000, reason)
         for serial, at_s, reason in found
         if base is not None or reason != crl.REMOVED
     ]
-    issuer = replace(GATEWAY.issuer, delta_urls=_DELTA_URLS)
+    shares = UNPARTITIONED.adopted(16).at(GATEWAY.issuer.crl_urls)
+    issuer = replace(GATEWAY.issuer, delta_urls=_DELTA_URLS, partitions=shares)
     end_us = NOW_US + 100 * 366 * DAY_US
-    ours = crl.unsigned(issuer, number, NOW_US, end_us, entries, heads, base=base)
+    ours = crl.unsigned(
+        issuer, number, NOW_US, end_us, entries, heads, base=base, partition=partition
+    )
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(GATEWAY.issuer.name)
@@ -106,7 +131,11 @@ def test_the_bytes_are_those_of_an_independent_builder(found, number, heads, bas
         .add_extension(GATEWAY.issuer.authority_key_identifier, critical=False)
         .add_extension(x509.CRLNumber(number), critical=False)
     )
-    if base is None:
+    if partition is not None:
+        names = [x509.UniformResourceIdentifier(partition.url(url)) for url in issuer.crl_urls]
+        point = x509.IssuingDistributionPoint(names, None, False, False, None, False, False)
+        builder = builder.add_extension(point, critical=True)
+    elif base is None:
         names = [x509.UniformResourceIdentifier(url) for url in _DELTA_URLS]
         point = x509.DistributionPoint(names, None, None, None)
         builder = builder.add_extension(x509.FreshestCRL([point]), critical=False)
