@@ -36,7 +36,7 @@ class Partition:
     def parse(cls, text: str) -> Self | None:
         """Read what ``str`` wrote; None for anything else."""
         count, _, index = text.partition("-")
-        if not (count.isdecimal() and index.isdecimal()):
+        if len(text) > len("256-255") or not (count.isdecimal() and index.isdecimal()):
             return None
         found = cls(int(count), int(index))
         fits = 1 < found.count <= _OCTETS and not _OCTETS % found.count
