@@ -29,6 +29,7 @@ from central.admin import (
     history_pages,
     policy_pages,
     quarantine_pages,
+    revocation_pages,
 )
 from central.admin.routes import routes as admin_routes
 from central.authority import console as authority_console
@@ -317,6 +318,7 @@ class Server:
             *history_pages.routes(frame, self._histories, self._comparing),
             *conflict_pages.routes(frame, self._questions),
             *backup_pages.routes(frame, acts),
+            *revocation_pages.routes(frame, self._mass_revocation),
             *quarantine_pages.routes(frame, self._questions),
             *authority_pages.routes(frame, self._administration),
             *doors.rest_routes(
