@@ -52,7 +52,7 @@ _ELSEWHERE = (
         certificate.c.origin != bindparam("own"),
         certificate.c.status != "revoked",
     )
-    .order_by(certificate.c.issued_at.desc())
+    .order_by(certificate.c.id.desc())
     .limit(_OTHERS_MAX)
 )
 _SET_VERSION = (
