@@ -32,12 +32,19 @@ def routes(frame: Frame, authoring: Authoring, explain: Explain) -> list[web.Rou
     async def profile(request: web.Request, who: Principal) -> web.Response:
         who.require(may.PROFILE_READ)
         name, version = request.match_info["name"], _version(request)
+        against = _version(request, "against")
         state, found = await authoring.profile(name, version)
         context = {
             "state": state,
             "profile": found,
             "document": found.model_dump_json(indent=2, exclude_defaults=True),
-            "changes": await authoring.difference(name, None, found.version),
+            "against": against,
+            "others": [
+                line["version"]
+                for line in await authoring.profiles()
+                if line["name"] == name and line["version"] != found.version
+            ],
+            "changes": await authoring.difference(name, against, found.version),
         }
         return show("profile.html", who, "profiles", context)
 
@@ -113,6 +120,6 @@ def _to_profile(name: str) -> web.Response:
     return see_other(f"/profiles/{quote(name, safe='')}")
 
 
-def _version(request: web.Request) -> int | None:
-    text = request.query.get("version")
-    return None if text is None else number(text)
+def _version(request: web.Request, name: str = "version") -> int | None:
+    text = request.query.get(name)
+    return None if not text else number(text)

@@ -28,7 +28,7 @@ def _profile_routes(authoring: Authoring) -> list[web.RouteDef]:
         return await authoring.profiles()
 
     async def profile(request: web.Request, _actor: str) -> Any:
-        state, found = await authoring.profile(request.match_info["name"], _version(request))
+        state, found = await authoring.profile(request.match_info["name"], version_of(request))
         return {"state": state, "sha256": found.sha256, "document": found.to_document()}
 
     async def draft(request: web.Request, actor: str) -> Any:
@@ -49,12 +49,7 @@ def _profile_routes(authoring: Authoring) -> list[web.RouteDef]:
         return await authoring.withdraw(request.match_info["name"], actor)
 
     async def difference(request: web.Request, _actor: str) -> Any:
-        after = _version(request)
-        if after is None:
-            raise BadRequestError("Name the version to compare.", pointer="/version")
-        return await authoring.difference(
-            request.match_info["name"], _version(request, "to"), after
-        )
+        return await compared(authoring, request)
 
     return [
         web.get("/profiles", command(Permission.PROFILE_READ, profiles)),
@@ -103,7 +98,16 @@ def _other_routes(authoring: Authoring) -> list[web.RouteDef]:
     ]
 
 
-def _version(request: web.Request, name: str = "version") -> int | None:
+async def compared(authoring: Authoring, request: web.Request) -> list[dict[str, Any]]:
+    """Say what ``version`` changes against the version ``to``, or the one in force."""
+    after = version_of(request)
+    if after is None:
+        raise BadRequestError("Name the version to compare.", pointer="/version")
+    return await authoring.difference(request.match_info["name"], version_of(request, "to"), after)
+
+
+def version_of(request: web.Request, name: str = "version") -> int | None:
+    """Read a version from the query, None without one; raises BadRequestError."""
     text = request.query.get(name)
     if text is None:
         return None

@@ -8,6 +8,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from central.policy.authoring import Authoring, published
+from central.policy.console import compared
 from central.policy.lint import Sample
 from shared.enroll.rest import documents
 from shared.enroll.rest.routes import Route
@@ -51,6 +52,8 @@ class _Add(Protocol):
         work: _Work,
         summary: str,
         body: type[BaseModel] | None = None,
+        *,
+        query: tuple[str, ...] = (),
     ) -> Route: ...
 
 
@@ -61,10 +64,14 @@ def _route(  # noqa: PLR0917 - one per column of the table
     work: _Work,
     summary: str,
     body: type[BaseModel] | None = None,
+    *,
+    query: tuple[str, ...] = (),
 ) -> Route:
     method, path = place.split()
     handler = _guarded(authenticator, permission, work)
-    return Route(permission, method, path, handler, summary, "Policy", body=body, dry=True)
+    return Route(
+        permission, method, path, handler, summary, "Policy", body=body, dry=True, query=query
+    )
 
 
 def _profile_routes(acts: "_Acts", route: _Add) -> list[Route]:
@@ -77,6 +84,13 @@ def _profile_routes(acts: "_Acts", route: _Add) -> list[Route]:
             acts.draft,
             "Keep a new version as a draft",
             DocumentBody,
+        ),
+        route(
+            may.PROFILE_READ,
+            "GET /policy/profiles/{name}/diff",
+            acts.difference,
+            "Say what a version changes against another, or against the one in force",
+            query=("version", "to"),
         ),
         route(
             may.PROFILE_PUBLISH,
@@ -154,6 +168,9 @@ class _Acts:
         sample = Sample.from_document(body.sample)
         name = request.match_info["name"]
         return published(await self._authoring.publish(name, body.version, sample, actor))
+
+    async def difference(self, request: web.Request, _actor: str) -> Any:
+        return await compared(self._authoring, request)
 
     async def withdraw(self, request: web.Request, actor: str) -> Any:
         return await self._authoring.withdraw(request.match_info["name"], actor)

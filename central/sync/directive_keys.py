@@ -35,7 +35,7 @@ _JOINED = select(gateway.c.name).where(gateway.c.event_key.is_not(None)).order_b
 _ORDERED = select(directive.c.peer, directive.c.number).where(directive.c.kind == directives.KEYS)
 _VOID = (
     update(gateway)
-    .where(gateway.c.join_secret_hash.is_not(None), gateway.c.event_key.is_(None))
+    .where(gateway.c.join_secret_hash.is_not(None), gateway.c.join_request_hash.is_(None))
     .values(join_secret_hash=None, join_expires_at=bindparam("now"))
 )
 
@@ -100,7 +100,7 @@ class DirectiveKeys:
         ]
 
     async def rotate(self, actor: str) -> list[dict[str, Any]]:
-        """Make a successor and order it to all gateways; open invitations of new ones are void.
+        """Make a successor and order it to all gateways; invitations that nobody used are void.
 
         Raises ConflictError: the last succession has not ended.
         """

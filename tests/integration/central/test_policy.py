@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.async_api import expect
 from sqlalchemy import insert, select
 
 from central.authority.hierarchy import store_authority
@@ -29,6 +30,7 @@ from shared.store.schema import gateway, grant_use, profile
 from shared.store.transaction import Transaction
 from shared.sync import events
 from shared.web.auth import Principal
+from tests.support.central_pages import browser_page, log_in
 from tests.support.fleet import Central
 from tests.support.pki_hierarchy import NOW_US, Hierarchy
 from tests.support.store_clock import ManualClock
@@ -280,6 +282,11 @@ def test_by_rest_of_the_running_server(api: httpx.Client):
     [shipped] = [one for one in SHIPPED if one.name == "opc-ua-ecc"]
     drafted = api.post(f"{base}/profiles", json={"data": shipped.to_document() | document})
     assert drafted.json()["data"]["state"] == "draft"
+    newer = document | {"version": 2, "title": "Another title"}
+    api.post(f"{base}/profiles", json={"data": shipped.to_document() | newer})
+    differs = api.get(f"{base}/profiles/opc-ua-ecc-2/diff?version=2&to=1").json()["data"]
+    assert [change["field"] for change in differs] == ["title", "version"]
+    assert api.get(f"{base}/profiles/opc-ua-ecc-2/diff?version=x").status_code == 400
     published = api.post(f"{base}/profiles/opc-ua-ecc-2/publish", json={"version": 1})
     assert published.status_code == 200, published.text
     wrong = api.post(f"{base}/profiles", json={"data": document})
@@ -312,3 +319,19 @@ async def test_by_command_of_the_running_server(central: Central, tmp_path: Path
     assert json.loads(await tma("preset", "preview", "hardened", "--json"))
     assert json.loads(await tma("rules", "show")) == {}
     await tma("profile", "withdraw", "dot1x-hall-2")
+
+
+async def test_the_page_compares_any_two_versions(central, api):
+    base = "/api/v2.0/policy/profiles"
+    [shipped] = [one for one in SHIPPED if one.name == "opc-ua-ecc"]
+    for version, title in ((1, "First"), (2, "Second"), (3, "Third")):
+        document = shipped.to_document() | {"name": "compared", "version": version, "title": title}
+        assert api.post(base, json={"data": document}).status_code == 200
+    async with browser_page(central) as page:
+        await log_in(page, central)
+        await page.goto("/profiles/compared?version=3")
+        await page.get_by_label("Compare with").select_option("version 1")
+        await page.get_by_role("button", name="Compare").click()
+        table = page.get_by_role("table", name="What it changes against version 1")
+        await expect(table.get_by_role("row", name="title")).to_contain_text("First")
+        await expect(table.get_by_role("row", name="title")).to_contain_text("Third")
