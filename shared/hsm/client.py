@@ -19,6 +19,7 @@ from shared.kernel.errors import (
 from shared.pki.certificates import Issuer
 from shared.pki.keys import KeyType
 from shared.pki.plan import NameAttribute
+from shared.system.processes import address_of
 
 #: How much longer than its deadline an answer is waited for: the key may just be at work.
 _GRACE_S = 5.0
@@ -231,7 +232,8 @@ class HsmClient:
         async with self._connecting:
             if self._writer is None:
                 try:
-                    reader, self._writer = await asyncio.open_unix_connection(self._path)
+                    with address_of(self._path) as address:
+                        reader, self._writer = await asyncio.open_unix_connection(address)
                 except OSError as error:
                     raise TokenUnavailableError(
                         _NO_DAEMON, remedy=_START_IT, retry_after_s=2

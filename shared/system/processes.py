@@ -4,12 +4,15 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from shared.kernel.errors import ConflictError
 
 _PEER_CREDENTIALS = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 _OWNER_ONLY = 0o177
+_LONGEST_ADDRESS = 107  # bytes of sun_path before its closing zero, unix(7)
 
 
 def hold_lock(path: Path) -> int:
@@ -39,13 +42,31 @@ def listen_private(path: Path, *, owner_uid: int) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     previous = os.umask(_OWNER_ONLY)
     try:
-        listener.bind(os.fspath(path))
+        with address_of(path) as address:
+            listener.bind(address)
     finally:
         os.umask(previous)
     os.chown(path, owner_uid, -1)
     listener.listen(128)
     listener.settimeout(0)
     return listener
+
+
+@contextmanager
+def address_of(path: Path) -> Generator[str]:
+    """Give the address to bind or connect a unix socket at ``path``, however deep that lies.
+
+    The kernel takes 107 bytes; a longer path is reached through its open directory, so that the
+    address is good only while the context is open. Raises OSError when there is no directory.
+    """
+    if len(os.fsencode(path)) <= _LONGEST_ADDRESS:
+        yield os.fspath(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
 
 
 def peer_uid(connection: socket.socket) -> int:

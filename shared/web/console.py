@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shared.kernel import limits
 from shared.kernel.errors import BadRequestError, ForbiddenError, Kind, TmaError
 from shared.policy.rights import Permission
-from shared.system.processes import listen_private, peer_uid
+from shared.system.processes import address_of, listen_private, peer_uid
 from shared.web import app
 from shared.web.auth import Handler, needs
 
@@ -130,12 +130,13 @@ def ask(path: Path, method: str, route: str, order: Order | None = None) -> Any:
 async def _ask(path: Path, method: str, route: str, order: Order | None) -> Any:
     body = order.model_dump_json() if order else None
     try:
-        async with (
-            ClientSession(connector=UnixConnector(str(path)), timeout=_TIMEOUT) as session,
-            session.request(method, f"http://console{route}", data=body) as response,
-        ):
-            answer = await response.json(content_type=None)
-    except (ClientConnectorError, TimeoutError) as error:
+        with address_of(path) as address:
+            async with (
+                ClientSession(connector=UnixConnector(address), timeout=_TIMEOUT) as session,
+                session.request(method, f"http://console{route}", data=body) as response,
+            ):
+                answer = await response.json(content_type=None)
+    except (ClientConnectorError, FileNotFoundError, TimeoutError) as error:
         raise AbsentError(f"No running service answers at {path}.") from error
     if response.status >= web.HTTPBadRequest.status_code:
         raise AnsweredError(answer)

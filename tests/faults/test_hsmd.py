@@ -16,6 +16,7 @@ from shared.hsm.memory import Attempt, Memory
 from shared.issuance.ports import Priority, Purpose
 from shared.kernel.errors import OutcomeUnknownError, TokenUnavailableError
 from shared.pki import certificates
+from shared.system.processes import address_of
 from tests.support.pki_hierarchy import Hierarchy, leaf_plan
 from tests.support.processes import program
 from tests.support.softhsm import Hsmd, SoftHsm, born, observed, settled
@@ -255,6 +256,11 @@ def _hostile(source: random.Random) -> bytes:
     return length.to_bytes(4, "big") + body[: source.choice([len(body), 3])]
 
 
+async def _connected(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    with address_of(path) as address:
+        return await asyncio.open_unix_connection(address)
+
+
 async def test_hostile_frames(hsmd: Hsmd, client: HsmClient):
     hsmd.start()
     await settled(client, "ready")
@@ -262,7 +268,7 @@ async def test_hostile_frames(hsmd: Hsmd, client: HsmClient):
     pid, source = hsmd.process.pid, random.Random(7)
 
     async def attack() -> None:
-        reader, writer = await asyncio.open_unix_connection(hsmd.socket)
+        reader, writer = await _connected(hsmd.socket)
         try:
             for _ in range(source.randrange(1, 6)):
                 writer.write(_hostile(source))

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from shared.system.processes import address_of
+
 ROOT = Path(__file__).resolve().parents[2]
 _SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"
 _READY_TIMEOUT_S = 60.0
@@ -175,8 +177,11 @@ def listening(port: int) -> bool:
 
 def accepting(path: Path) -> bool:
     """Tell whether something accepts connections on this unix socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.connect(str(path))
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection,
+        address_of(path) as address,
+    ):
+        connection.connect(address)
         return True
 
 

@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
+from shared.system.processes import address_of
+
 _CHUNK_BYTES = 64 * 1024
 _CONTROL_TIMEOUT_S = 10.0
 #: Trouble: how likely each chunk meets it, how long it is delayed, how fast a throttled one passes.
@@ -129,7 +131,8 @@ async def _serve(control: Path, routes: dict[int, int]) -> None:
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_unix_server(obey, control)
+    with address_of(control) as address:
+        server = await asyncio.start_unix_server(obey, address)
     await server.serve_forever()
 
 
@@ -138,9 +141,12 @@ def command(control: Path, word: str) -> int:
 
     ``traffic`` gives the number of bytes, ``troubles`` that of troubles.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection,
+        address_of(control) as address,
+    ):
         connection.settimeout(_CONTROL_TIMEOUT_S)
-        connection.connect(str(control))
+        connection.connect(address)
         connection.sendall(f"{word}\n".encode())
         answer = connection.recv(32)
     assert answer.endswith(b"\n"), f"The relay did not {word}."

@@ -92,13 +92,16 @@ def test_one_process_holds_a_lock(tmp_path: Path):
     os.close(processes.hold_lock(tmp_path / "lock"))
 
 
-def test_private_socket_replaces_a_dead_one(tmp_path: Path):
-    path = tmp_path / "s"
+@pytest.mark.parametrize("depth", [0, 3])
+def test_private_socket_replaces_a_dead_one(tmp_path: Path, depth: int):
+    """Also where the path is longer than the 107 bytes that the kernel takes (unix(7))."""
+    path = tmp_path.joinpath(*["deep" * 12] * depth, "s")
+    path.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(2):
         with processes.listen_private(path, owner_uid=os.geteuid()) as listener:
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
-            with socket.socket(socket.AF_UNIX) as client:
-                client.connect(str(path))
+            with socket.socket(socket.AF_UNIX) as client, processes.address_of(path) as address:
+                client.connect(address)
                 connection, _ = listener.accept()
                 with connection:
                     assert processes.peer_uid(connection) == os.geteuid()
