@@ -182,12 +182,13 @@ class Backups:
 
     async def standing(self) -> Standing:
         """Tell how backups are."""
+        running = self._running  # before the rows: one that ends meanwhile is in one or the other
         rows = [_row(one) for one in await self._database.read(_LISTED)]
         oldest_us = self._clock.now().utc_us - self.rules.alarm_hours * _HOUR_US
         young = any(
             row.created_at_us > oldest_us for row in rows if row.state == HELD and row.counts
         )
-        return Standing(rows, self._running, self._failure, not young)
+        return Standing(rows, running, self._failure, not young)
 
     def begin(self, target: Path | None) -> str:
         """Start a backup in the background; gives its id. Watch it by ``standing``.

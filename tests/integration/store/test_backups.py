@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from tests.support.store_clock import ManualClock
 from tests.support.store_databases import ListSink, open_database
 
 SEGMENT = "ab" * 16
+_WAIT_S = 30
 
 
 def _damage(path: str, change: Callable[[bytes], bytes | None], *, keep: bool = False) -> Path:
@@ -181,6 +183,32 @@ async def test_nothing_counts_that_cannot_be_read_back(world: World, monkeypatch
     assert (standing.backups, standing.running) == ([], None)
     assert await world.archived() == 0
     assert not list(world.folder.glob(".*"))
+
+
+async def test_a_backup_that_ends_while_it_is_asked_for_is_still_running_or_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    listed = threading.Event()
+    real = world.database.read
+
+    def hold(*_step) -> None:
+        assert listed.wait(_WAIT_S)
+
+    async def read_and_then_it_ends(*arguments):
+        found = await real(*arguments)
+        listed.set()
+        await world.backups.end()
+        return found
+
+    world.backups.observe = hold
+    backup_id = world.backups.begin(world.target)
+    monkeypatch.setattr(world.database, "read", read_and_then_it_ends)
+    standing = await world.backups.standing()
+    assert standing.backups == []  # as it was when the rows were read
+    assert standing.running is not None
+    monkeypatch.undo()
+    after = await world.backups.standing()
+    assert ([row.backup_id for row in after.backups], after.running) == ([backup_id], None)
 
 
 async def test_the_copy_is_of_one_moment_while_others_write(world: World):
