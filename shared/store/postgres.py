@@ -79,7 +79,7 @@ class EdgeDialect(sqlalchemy_asyncpg.PGDialect_asyncpg):
 
 
 registry.register("postgresql.tma", __name__, EdgeDialect.__name__)
-POSTGRESQL = Dialect(EdgeDialect(), f"BEGIN; {_LOCK}", on_loop=False)
+POSTGRESQL = Dialect(EdgeDialect(), f"BEGIN; {_LOCK}", on_loop=False, fold="")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,15 @@ class Dialect:
     sql: DefaultDialect
     begin: str  # begins a transaction while no other writer is in one
     on_loop: bool  # whether a quick commit may run on the event loop
+    fold: str  # gives back the space of the write-ahead log, its row says 0 if it did; '': nothing
 
 
-SQLITE = Dialect(SQLiteDialect_pysqlite(paramstyle="qmark"), "BEGIN IMMEDIATE", on_loop=True)
+SQLITE = Dialect(
+    SQLiteDialect_pysqlite(paramstyle="qmark"),
+    "BEGIN IMMEDIATE",
+    on_loop=True,
+    fold="PRAGMA wal_checkpoint(TRUNCATE)",
+)
 
 
 @dataclass(frozen=True, slots=True)

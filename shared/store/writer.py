@@ -22,7 +22,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shared.kernel.clock import Clock
-from shared.kernel.errors import OutcomeUnknownError, TmaError, UnavailableError
+from shared.kernel.errors import (
+    OutcomeUnknownError,
+    StorageFullError,
+    TmaError,
+    UnavailableError,
+)
 from shared.kernel.ids import Random
 from shared.store.statements import SQLITE, Dialect
 from shared.store.transaction import (
@@ -118,7 +123,7 @@ class Writer:
     ) -> None:
         """Take the connection's maker, its dialect, the sink of events, what frees the reserve.
 
-        ``relieve`` gives True if it freed space just now: the group is then tried again.
+        ``relieve`` gives True if it freed space just now.
         """
         self._connect = connect
         self._dialect = dialect
@@ -227,13 +232,16 @@ class Writer:
         )
 
     def _commit_here(self, group: list[_Job]) -> list[_Outcome] | None:
-        """Run a group on the loop; None if it cannot begin at once: the thread can wait."""
+        """Run a group on the loop; None if the thread must: it can wait, and make room."""
         try:
             transaction = self._begin(on_loop=True)
         except Exception:  # noqa: BLE001 - the thread will meet it again, and answer
             return None
         self._in_a_row += 1
-        return self._commit(group, transaction)
+        try:
+            return self._attempt(group, transaction)
+        except StorageFullError:
+            return None
 
     def _work(self) -> None:
         while (group := self._groups.get()) is not None:
@@ -252,8 +260,24 @@ class Writer:
         for job, outcome in zip(group, outcomes, strict=True):
             job.call.answer(job.place, outcome)
 
-    def _commit(self, group: list[_Job], transaction: Transaction | None = None) -> list[_Outcome]:
-        """Run the group in one transaction; if that is lost, no unit of it is answered as done."""
+    def _commit(self, group: list[_Job]) -> list[_Outcome]:
+        """Run the group in one transaction; on a full disk a second time, if room can be made."""
+        try:
+            try:
+                return self._attempt(group)
+            except StorageFullError:
+                if not self._make_room():
+                    raise
+            return self._attempt(group)
+        except StorageFullError as error:
+            _LOG.warning("A group of %d changes failed: the disk is full.", len(group))
+            return [_Outcome(None, error)] * len(group)
+
+    def _attempt(self, group: list[_Job], transaction: Transaction | None = None) -> list[_Outcome]:
+        """Run the group once; if its transaction is lost, no unit of it is answered as done.
+
+        Raises StorageFullError (nothing of the group is kept).
+        """
         try:
             transaction = transaction or self._begin(on_loop=False)
             outcomes = self._run_all(transaction, group)
@@ -263,12 +287,33 @@ class Writer:
         except BaseException as error:  # noqa: BLE001 - whoever waits must get an answer
             cause = error.__cause__ or error
             self._start_over(transaction)
-            if is_full(cause) and self._relieve():
-                return self._commit(group)
-            failure = _failure(cause, began=transaction is not None)
+            if is_full(cause):
+                # The commit record is the last thing that is written: nothing was committed.
+                raise storage_full() from cause
+            failure = _failure(began=transaction is not None)
             _LOG.warning("A group of %d changes failed: %r", len(group), cause)
             return [_Outcome(None, failure)] * len(group)
         return outcomes
+
+    def _make_room(self) -> bool:
+        """Give up the reserve and fold the write-ahead log back; tell if there may be room now.
+
+        The log's megabytes may be what fills a small disk. The reserve goes first: pages that are
+        new to the database need room in it before the log can let go of them.
+        """
+        freed = self._relieve()
+        return self._fold() or freed
+
+    def _fold(self) -> bool:
+        if not self._dialect.fold:
+            return False
+        try:
+            blocked, *_ = self._connected().execute(self._dialect.fold).fetchone()
+        except Exception as error:  # noqa: BLE001 - then there is no more room than before
+            _LOG.warning("The write-ahead log could not be folded back: %r", error)
+            self._disconnect()
+            return False
+        return not blocked
 
     def _commit_watched(self, transaction: Transaction) -> None:
         """Commit; from before it until after it nobody may remember a status that changes."""
@@ -286,19 +331,21 @@ class Writer:
                 watch.after_commit(changed)
 
     def _begin(self, *, on_loop: bool) -> Transaction:
-        if self._connection is None:
-            self._connection = self._connect()
-            self._on_loop = False
+        connection = self._connected()
         if self._on_loop is not on_loop:
             wait_ms = int(_LOCK_WAIT_S * 1_000)
             # The loop waits for no lock and copies no pages back from the write-ahead log.
-            self._connection.execute(f"PRAGMA busy_timeout={0 if on_loop else wait_ms}")
-            self._connection.execute(f"PRAGMA wal_autocheckpoint={0 if on_loop else _FOLD_PAGES}")
+            connection.execute(f"PRAGMA busy_timeout={0 if on_loop else wait_ms}")
+            connection.execute(f"PRAGMA wal_autocheckpoint={0 if on_loop else _FOLD_PAGES}")
             self._on_loop = on_loop
-        self._connection.execute(self._dialect.begin)
-        return Transaction(
-            self._connection, self._sink, self._clock.now(), self._random, self._dialect
-        )
+        connection.execute(self._dialect.begin)
+        return Transaction(connection, self._sink, self._clock.now(), self._random, self._dialect)
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._connect()
+            self._on_loop = False
+        return self._connection
 
     def _run_all(self, transaction: Transaction, group: list[_Job]) -> list[_Outcome]:
         """Run the units bare; if one raises, take all back and give each its own savepoint.
@@ -334,14 +381,8 @@ class Writer:
             self._connection = None
 
 
-def _failure(cause: BaseException, *, began: bool) -> TmaError:
-    """Say what the units of a lost group may believe.
-
-    A full disk fails a *write*, and the commit record is the last one: nothing was committed.
-    A failed fsync or lock leaves that open.
-    """
-    if is_full(cause):
-        return storage_full()
+def _failure(*, began: bool) -> TmaError:
+    """Say what the units of a lost group may believe: a failed fsync or lock leaves it open."""
     if not began:
         return UnavailableError("The database cannot be opened for writing.", retry_after_s=1)
     return OutcomeUnknownError(

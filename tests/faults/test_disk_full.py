@@ -5,14 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from shared.issuance.crls import SignedCrl
 from shared.kernel.errors import StorageFullError
+from shared.store import facts
 from shared.store.crls import SqlCrls
 from shared.store.database import Database
 from shared.store.ledger import SqlLedger
 from shared.store.outbox import Outbox
 from shared.store.reads import Reads
+from shared.store.schema import fact
 from tests.support.store_clock import START_US, ManualClock
 from tests.support.store_disk import Disk, may_mount, mounted, pretended
 from tests.support.store_intents import CA_ID, fake_der, issuing_database, make_intent
@@ -51,6 +54,12 @@ async def revoke_all(ledger: SqlLedger, serials: list[str]) -> None:
         await ledger.revoke(CA_ID, serial, "key_compromise", "user:a")
 
 
+async def rewrite(database: Database, number: int) -> None:
+    """Change half a megabyte that is there already."""
+    value = str(number) * (_MEBIBYTE // 2)
+    await database.writer.run(lambda tx: facts.put(tx, "often", value))
+
+
 async def test_issuing_stops_revoking_goes_on_and_it_recovers(disk, database):
     ledger, crls = SqlLedger(database), SqlCrls(database, None)
     serials = [await issue(ledger) for _ in range(20)]
@@ -84,6 +93,28 @@ async def test_not_one_byte_left_releases_the_reserve_by_itself(disk, database):
     await revoke_all(ledger, serials)
     rows = await Reads(database).search({"status": "revoked"}, None, 0, 100)
     assert {row.serial for row in rows} == set(serials)
+
+
+async def test_the_log_that_fills_the_disk_is_folded_back(disk):
+    """Without a reserve: what changes often is in the log many times, and in the database once."""
+    path = disk.folder / "gateway.db"
+    options = {"floor_bytes": 0, "reserve_bytes": 1, **disk.options(path)}
+    async with issuing_database(path, **options) as database:
+        await rewrite(database, 0)
+    sink = Outbox.of_gateway("gw-01", "test")
+    database = await Database.open(path, sink=sink, clock=ManualClock(), **options)
+    log = path.with_name("gateway.db-wal")
+    try:
+        for number in range(1, 9):
+            await rewrite(database, number)
+        assert log.stat().st_size > 4 * _MEBIBYTE
+        disk.fill("foreign", leave=0)
+        await rewrite(database, 9)
+        assert log.stat().st_size < 2 * _MEBIBYTE
+        [row] = await database.read(select(fact.c.value).where(fact.c.name == "often"))
+        assert row.value.startswith("9")
+    finally:
+        await database.close()
 
 
 async def test_what_was_answered_survives_filling_the_disk_to_the_last_byte(disk):

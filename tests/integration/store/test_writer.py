@@ -19,6 +19,7 @@ from shared.kernel.errors import (
 )
 from shared.store import schema, writer
 from shared.store.database import Database
+from shared.store.statements import SQLITE
 from shared.store.transaction import Transaction
 from tests.support.store_databases import ListSink, open_database
 from tests.support.store_faults import Faults
@@ -182,11 +183,24 @@ async def test_a_statement_that_fails_alone_fails_its_unit_only(database, faults
     assert await names(database) == set()
 
 
-async def test_a_full_disk_says_so(database, faults):
+async def test_a_full_disk_folds_the_log_back_and_tries_once_more(database, faults):
     faults.arm("COMMIT", sqlite3.SQLITE_FULL, drops=True)
+    await database.writer.run(adding("one"))
+    faults.arm("COMMIT", sqlite3.SQLITE_FULL, drops=True, times=2)
+    with pytest.raises(StorageFullError):
+        await database.writer.run(adding("two"))
+    assert faults.statements.count(SQLITE.fold) == 2
+    assert await names(database) == {"one"}
+
+
+async def test_a_full_disk_says_so_when_the_log_cannot_be_folded_back(database, faults):
+    await database.writer.run(adding("before"))
+    faults.statements.clear()
+    faults.arm("", sqlite3.SQLITE_FULL, drops=True, skip=2, times=100)  # all but BEGIN and INSERT
     with pytest.raises(StorageFullError):
         await database.writer.run(adding("one"))
-    assert await names(database) == set()
+    assert faults.statements[2:] == ["COMMIT", SQLITE.fold]
+    assert await names(database) == {"before"}
 
 
 async def test_the_reserve_lets_the_group_pass_at_once(tmp_path, faults):

@@ -13,9 +13,10 @@ from sqlalchemy import insert, select
 from shared.kernel.errors import ConflictError
 from shared.store import schema, writer
 from shared.store.database import Database
+from shared.store.statements import SQLITE
 from shared.store.transaction import Transaction
 from tests.support.store_databases import ListSink, open_database
-from tests.support.store_faults import FaultyConnection
+from tests.support.store_faults import Faults, FaultyConnection
 
 _ADD = insert(schema.fact)
 _TICK_S = 0.01
@@ -124,6 +125,19 @@ async def test_a_refusal_on_the_loop_takes_only_itself_back(quick, tmp_path):
     assert {"one", "two"} <= names
     assert "failing" not in names
     assert sink.events == []
+
+
+async def test_room_on_a_full_disk_is_made_in_the_thread(quick, tmp_path):
+    """To fold the log back takes a disk's time; the loop has none."""
+    faults, places = Faults(tmp_path / "a.db"), Places()
+    async with open_database(tmp_path / "a.db", connect=faults.connect) as database:
+        await prove_quick(database, places)
+        faults.arm("COMMIT", sqlite3.SQLITE_FULL, drops=True, times=2)
+        await database.writer.run(places.unit("one"), brief=True)
+        rows = await database.read(select(schema.fact.c.name))
+    assert places.of("one") == ["loop", "thread", "thread"]
+    assert faults.statements.count(SQLITE.fold) == 1
+    assert "one" in {row.name for row in rows}
 
 
 async def test_a_slow_commit_sends_the_next_ones_to_the_thread(tmp_path, monkeypatch):
