@@ -14,7 +14,7 @@ from gateway.issuing import Authorities
 from gateway.link import GatewayOutbox
 from gateway.snapshot import HistoryState
 from shared.kernel.clock import Clock
-from shared.kernel.errors import ConflictError, NotFoundError
+from shared.kernel.errors import ConflictError, NotFoundError, StorageFullError
 from shared.store import facts
 from shared.store.database import Database
 from shared.store.link import DOUBT
@@ -59,7 +59,11 @@ class History:
         self._segment_open = False  # healing opened one: a start need not
 
     async def begin(self) -> None:
-        """Go on in a new segment, or stop: an old copy must not, nor what central stopped."""
+        """Go on in a new segment, or stop: an old copy must not, nor what central stopped.
+
+        A full disk holds nobody up, for revoking must go on: ``step`` writes the witness once
+        there is room. Until then the database is ahead of it, as after a crash.
+        """
         judged = await self._database.read(_FIND)
         if judged:
             self._stopped_by_central = True
@@ -73,7 +77,10 @@ class History:
             if opened is None:
                 self._stop(HistoryState.RESTORED)
             else:
-                self._write(*opened)
+                try:
+                    self._write(*opened)
+                except StorageFullError as error:
+                    _LOG.warning("The history has no witness yet: %s", error.message)
 
     def judged(self, state: HistoryState, reason: str) -> None:
         """Stop at once, because central says so; ``step`` makes it durable."""

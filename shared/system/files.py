@@ -1,24 +1,39 @@
 """Files that hold secrets or state: private, whole, and durable before a call returns."""
 
+import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from shared.kernel.errors import BadRequestError, ConflictError, ForbiddenError, NotFoundError
+from shared.kernel.errors import (
+    BadRequestError,
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    StorageFullError,
+)
 
 _PRIVATE_FILE = 0o600
 _PRIVATE_DIRECTORY = 0o700
 _FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def write_private(path: Path, data: bytes, *, replace: bool = False) -> None:
     """Write a file of mode 0600 that is there whole or not at all, even after a power cut.
 
-    Raises ConflictError when it exists and ``replace`` is not set.
+    Raises ConflictError when it exists and ``replace`` is not set, StorageFullError when there is
+    no room for it (an earlier one is as it was).
     """
+    with _full_is_told(path):
+        _write_private(path, data, replace=replace)
+
+
+def _write_private(path: Path, data: bytes, *, replace: bool) -> None:
     draft = path.with_name(f".{path.name}.{uuid4().hex}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE)
     try:
@@ -35,6 +50,21 @@ def write_private(path: Path, data: bytes, *, replace: bool = False) -> None:
     finally:
         draft.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+@contextmanager
+def _full_is_told(path: Path) -> Generator[None]:
+    """Make of a full disk or a spent quota what callers can wait out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise StorageFullError(
+            f"There is no room for the file {path}.",
+            remedy=f"Free space on the disk of {path.parent}.",
+            retry_after_s=30,
+        ) from error
 
 
 def read_private(path: Path, *, limit: int) -> bytes:

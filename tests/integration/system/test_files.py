@@ -1,5 +1,6 @@
 """Private files: whole, durable, and refused when others could read them."""
 
+import errno
 import os
 import socket
 import stat
@@ -9,8 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.kernel.errors import BadRequestError, ConflictError, ForbiddenError, NotFoundError
+from shared.kernel.errors import (
+    BadRequestError,
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    StorageFullError,
+)
 from shared.system import files, processes, secrets
+from tests.support.store_disk import may_mount, mounted
 
 
 @given(st.binary(max_size=2_000))
@@ -31,6 +39,38 @@ def test_never_overwritten_unless_asked(tmp_path: Path):
     files.write_private(path, b"two", replace=True)
     assert path.read_bytes() == b"two"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not may_mount(), reason="no file system may be mounted here")
+def test_a_full_disk_says_so_and_leaves_what_was_there(tmp_path: Path):
+    with mounted(tmp_path / "disk", 256 * 1024) as disk:
+        path = disk.folder / "state"
+        files.write_private(path, b"one")
+        foreign = disk.fill("foreign", leave=0)
+        for name in ("state", "other"):
+            with pytest.raises(StorageFullError) as refused:
+                files.write_private(disk.folder / name, b"two", replace=name == "state")
+            assert str(disk.folder) in refused.value.remedy
+        assert path.read_bytes() == b"one"
+        assert set(disk.folder.iterdir()) == {path, foreign}
+        foreign.unlink()
+        files.write_private(path, b"two", replace=True)
+        assert path.read_bytes() == b"two"
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(errno.EDQUOT, StorageFullError), (errno.EIO, OSError)]
+)
+def test_a_spent_quota_is_a_full_disk_and_a_failing_disk_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, error: type[Exception]
+):
+    def fail(_descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(error):
+        files.write_private(tmp_path / "state", b"one")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o602])
