@@ -12,6 +12,7 @@ from central.core import Core
 from central.sync import fleet
 from central.sync.listener import Listener
 from shared.kernel.clock import US_PER_SECOND
+from shared.kernel.errors import StorageFullError
 from shared.kernel.ids import Random
 from shared.mqtt.link import BrokerAddress, Link
 from shared.mqtt.session import subscription
@@ -104,8 +105,8 @@ class Transport:
         try:
             directory.write_identity(identity)
             directory.write_crl(crl)
-        except OSError as error:
-            _LOG.warning("The broker's directory cannot be written: %s", error.strerror)
+        except (OSError, StorageFullError) as error:
+            _LOG.warning("The broker's directory cannot be written: %s", error)
         directory.reload()
 
     async def _kick(self, name: str) -> None:
