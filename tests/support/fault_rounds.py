@@ -40,7 +40,8 @@ def seeded() -> random.Random:
 class Load:
     """A patient line in a thread of its own; the main thread kills."""
 
-    def __init__(self, fleet: Fleet, prefix: str) -> None:
+    def __init__(self, fleet: Fleet, prefix: str, name: str = FAULTY) -> None:
+        self.name = name
         self._fleet = fleet
         self._prefix = prefix
         self._stop = threading.Event()
@@ -57,7 +58,8 @@ class Load:
         assert not self._thread.is_alive(), "The line never got its last answers."
 
     async def _enroll(self) -> None:
-        [gateway], bundle = self._fleet.gateways, self._fleet.central.ca_bundle
+        [gateway] = [one for one in self._fleet.gateways if one.name == self.name]
+        bundle = self._fleet.central.ca_bundle
         async with connect(gateway.web_url, gateway.station_token, bundle) as rest:
             line = Line(rest, at_once=8, received=self.received)
             await line.enroll(self._wishes(), patient=True)
@@ -72,17 +74,23 @@ class Load:
 
 def require_nothing_lost(fleet: Fleet, load: Load, folder: Path) -> None:
     """Wait until central knows all that the gateway does; then hold it against the raw events."""
+    require_all_known(fleet, load)
+    asyncio.run(_recompute(fleet, folder))
+
+
+def require_all_known(fleet: Fleet, load: Load) -> None:
+    """Wait until central knows all that the gateway does; what the line got is in it, once."""
+    name = load.name
     wait_until(
-        lambda: gateway_ledger(fleet, FAULTY) == inventory(fleet, FAULTY),
+        lambda: gateway_ledger(fleet, name) == inventory(fleet, name),
         what="central knows what the gateway knows",
         timeout_s=_DRAIN_S,
     )
-    known = {row[4]: row for row in inventory(fleet, FAULTY)}
+    known = {row[4]: row for row in inventory(fleet, name)}
     assert load.received.keys() <= known.keys()
     released = [row for row in known.values() if row[2] == "issued" and row[5] is not None]
     assert len({row[5] for row in released}) == len(released), "A device got two certificates."
     assert not rows(fleet.central.database, "SELECT * FROM quarantine")
-    asyncio.run(_recompute(fleet, folder))
 
 
 async def _recompute(fleet: Fleet, folder: Path) -> None:
