@@ -132,16 +132,23 @@ class MassRevocation:
         """Go on from the position to the end. Its CRLs are signed then: OCSP knows at once."""
         touched = set(self._status.ca_ids) if operation.position else set[str]()
         left: Operation | None = operation
-        while left is not None and left.state == "running":
-            places, looked = await self._operations.following(left)
-            cut = [places[at : at + BATCH] for at in range(0, len(places), BATCH)] or [()]
-            for batch in cut:
-                reached = looked if batch is cut[-1] else batch[-1].id
-                left = await self._operations.revoke(left, batch, reached)
-                if left is None:
-                    break
-                await asyncio.sleep(0)
-            touched.update(place.ca_id for place in places)
-            self._changed()
+        with self._status.together():
+            while left is not None and left.state == "running":
+                places, looked = await self._operations.following(left)
+                left = await self._revoke(left, places, looked)
+                touched.update(place.ca_id for place in places)
+                self._changed()
         for ca_id in touched:
             self._status.request_crl(ca_id)
+
+    async def _revoke(
+        self, operation: Operation, places: Sequence[Place], looked: int
+    ) -> Operation | None:
+        """Revoke these in small commits; None when the operation was ended meanwhile."""
+        left: Operation | None = operation
+        cut = [places[at : at + BATCH] for at in range(0, len(places), BATCH)] or [()]
+        for batch in cut:
+            reached = looked if batch is cut[-1] else batch[-1].id
+            left = await self._operations.revoke(left, batch, reached) if left else None
+            await asyncio.sleep(0)
+        return left

@@ -7,7 +7,7 @@ once, and ``run`` signs the CRL as soon as the issuing key is ready (design.md Â
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.issuance.crl_signing import CrlSigning
@@ -70,6 +70,7 @@ class StatusService:
         self._signing = CrlSigning(keys, crls, clock, self._schedule)
         self._clock = clock
         self._wanted: set[str] = set()
+        self._later: set[str] | None = None  # what is wanted when ``together`` is left
         self._refused: dict[str, _Refused] = {}
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -121,7 +122,31 @@ class StatusService:
     def after_commit(self, changed: Sequence[tuple[str, str]]) -> None:
         """Ask for fresh CRLs, whoever changed a status; called on the writer's thread."""
         for ca_id in {ca_id for ca_id, _ in changed}.intersection(self._ca_ids):
-            self._loop.call_soon_threadsafe(self.request_crl, ca_id)
+            self._loop.call_soon_threadsafe(self._follow, ca_id)
+
+    def _follow(self, ca_id: str) -> None:
+        if self._later is None:
+            self.request_crl(ca_id)
+        else:
+            self._later.add(ca_id)
+
+    @contextlib.contextmanager
+    def together(self) -> Generator[None]:
+        """Put the CRLs off that follow from commits until the context is left: one for all.
+
+        Who revokes thousands in small commits would otherwise have each CA sign many CRLs, the
+        size of each growing. What is asked for by ``request_crl`` is not put off.
+        """
+        if self._later is not None:
+            yield
+            return
+        self._later = set()
+        try:
+            yield
+        finally:
+            wanted, self._later = self._later, None
+            for ca_id in wanted:
+                self.request_crl(ca_id)
 
     async def sign_crl(self, ca_id: str) -> bytes:
         """Sign and publish a complete CRL now (see ``CrlSigning.sign``)."""

@@ -248,3 +248,26 @@ def test_a_crl_that_is_refused_raises_an_alarm_and_is_not_tried_without_end(tmp_
         await _until(lambda: not line.service.refusals)
 
     _on_line(tmp_path, journey)
+
+
+def test_who_revokes_many_has_one_crl_signed(tmp_path: Path):
+    """Without ``together`` each commit is followed by a CRL, as the status watch asks for it."""
+
+    async def journey(line: Line, _clock: ManualClock) -> None:
+        line.database.writer.watch(line.service)
+        serials = [await line.issue() for _ in range(4)]
+        await line.until_empty()
+        before = await line.crl()
+        with line.service.together():
+            for serial in serials:
+                await line.ledger.revoke(_CA_ID, serial, "superseded", "test")
+                await asyncio.sleep(0.1)
+        after = await line.until(serials[-1])
+        assert len(after) == len(serials)
+        assert _number(after) == _number(before) + 1
+
+    def _number(crl: x509.CertificateRevocationList | None) -> int:
+        assert crl is not None
+        return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+
+    _on_line(tmp_path, journey)
