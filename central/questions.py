@@ -43,8 +43,6 @@ class Questions:
             lambda tx: conflicts.settle(tx, conflict_id, choice, actor, gateway=gateway)
         )
         self._authenticator.forget()
-        for ca_id in {effect.ca_id for effect in done.effects}:
-            self._central.status.request_crl(ca_id)
         return done.sentence
 
     async def conflicts(

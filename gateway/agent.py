@@ -420,16 +420,13 @@ class Agent:
         transaction.emit("agent.started", body, actor="system")
 
     async def _ordered(self, types: set[str]) -> None:
-        """Let memory and CRLs follow the directives that were just applied."""
+        """Let memory follow the directives that were just applied."""
         await self._authorities.load()
         await self._rules.load()
         if commands.OF_KEYS in types:
             self._link.trust(await directive_keys(self._ground.database))
         if types & commands.OF_ENROLLMENT:
             await self._enrollment.load(self._web_identity.machines)
-        if types & commands.OF_STATUS:
-            for key in self._authorities.own:
-                self._status.request_crl(key.issuer.ca_id)
 
     def _commands(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """Give what central may order by name."""

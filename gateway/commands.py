@@ -27,8 +27,6 @@ from shared.sync.events import Event
 from shared.sync.join import CENTRAL_NAME
 
 _PREFIX = "directive."
-#: Event types after which the CRL says something else.
-OF_STATUS: Final = frozenset({"directive.revoke", "directive.hold", "directive.release"})
 #: Event types after which others may enroll.
 OF_ENROLLMENT: Final = frozenset({"directive.access", "directive.devices", "directive.codes"})
 #: The event type after which other directive keys are trusted.

@@ -135,11 +135,8 @@ class StatusService:
         """Put the CRLs off that follow from commits until the context is left: one for all.
 
         Who revokes thousands in small commits would otherwise have each CA sign many CRLs, the
-        size of each growing. What is asked for by ``request_crl`` is not put off.
+        size of each growing. What is asked for by ``request_crl`` is not put off. One at a time.
         """
-        if self._later is not None:
-            yield
-            return
         self._later = set()
         try:
             yield

@@ -1,6 +1,5 @@
 """Central's directive key gets a successor while the line runs; then the former one is retired."""
 
-import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -9,8 +8,7 @@ import pytest
 
 from tests.support.fleet import Fleet
 from tests.support.processes import ProcessError, wait_until
-from tests.support.products import described_fleet, gateway_ledger, inventory, rows
-from tests.support.rest import Line, connect, devices
+from tests.support.products import described_fleet, enroll, rows, wait_equal
 
 _NEAR, _FAR = "gw-01", "gw-02"
 
@@ -27,25 +25,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 def _keys(fleet: Fleet, act: str = "list", *options: str) -> list[dict[str, Any]]:
     return json.loads(fleet.central.command("directive-key", act, *options, "--json"))
-
-
-def _enroll(fleet: Fleet, prefix: str) -> None:
-    async def enroll() -> None:
-        for gateway in fleet.gateways:
-            bundle = fleet.central.ca_bundle
-            async with connect(gateway.web_url, gateway.station_token, bundle) as rest:
-                await Line(rest).enroll(devices(f"{prefix}-{gateway.name}", 2))
-
-    asyncio.run(enroll())
-
-
-def _wait_equal(fleet: Fleet) -> None:
-    for gateway in fleet.gateways:
-        name = gateway.name
-        wait_until(
-            lambda n=name: gateway_ledger(fleet, n) == inventory(fleet, n),
-            what=f"central knows what {name} knows",
-        )
 
 
 def _trusted(fleet: Fleet, index: int) -> int:
@@ -75,8 +54,9 @@ def test_a_successor_reaches_who_was_away_and_the_former_is_retired(fleet: Fleet
     central.start()
     far.start()
     _heard_by_both(fleet)
-    _enroll(fleet, "both")
-    _wait_equal(fleet)
+    for gateway in fleet.gateways:
+        enroll(fleet, gateway, f"both-{gateway.name}", 2)
+    wait_equal(fleet)
 
     with pytest.raises(ProcessError, match="Back up first"):
         _keys(fleet, "retire")
@@ -90,8 +70,9 @@ def test_a_successor_reaches_who_was_away_and_the_former_is_retired(fleet: Fleet
     for gateway in fleet.gateways:  # the envelopes of their join are signed by the former key
         gateway.process.stop()
         gateway.start()
-    _enroll(fleet, "later")
-    _wait_equal(fleet)
+    for gateway in fleet.gateways:
+        enroll(fleet, gateway, f"later-{gateway.name}", 2)
+    wait_equal(fleet)
     assert "as they were written" in central.command(
         "audit", "verify", "--checkpoint", str(checkpoint)
     )

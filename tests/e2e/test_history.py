@@ -14,8 +14,15 @@ import pytest
 
 from tests.support.fleet import Fleet, Gateway
 from tests.support.processes import wait_until
-from tests.support.products import gateway_ledger, inventory, ledger, running_fleet
-from tests.support.rest import Device, Line, connect, devices
+from tests.support.products import (
+    enroll,
+    gateway_ledger,
+    inventory,
+    ledger,
+    running_fleet,
+    wait_equal,
+)
+from tests.support.rest import Device, connect
 
 _NAME = "gw-01"
 
@@ -27,15 +34,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield fleet
 
 
-def _enroll(fleet: Fleet, gateway: Gateway, prefix: str, count: int = 6) -> None:
-    async def enroll() -> None:
-        bundle = fleet.central.ca_bundle
-        async with connect(gateway.web_url, gateway.station_token, bundle) as rest:
-            await Line(rest).enroll(devices(prefix, count))
-
-    asyncio.run(enroll())
-
-
 def _refused(fleet: Fleet, gateway: Gateway) -> httpx.Response:
     async def ask() -> httpx.Response:
         bundle = fleet.central.ca_bundle
@@ -44,13 +42,6 @@ def _refused(fleet: Fleet, gateway: Gateway) -> httpx.Response:
             return await rest.post("/cert_tls-client", "cert_tls-client", {"csr": csr})
 
     return asyncio.run(ask())
-
-
-def _wait_drained(fleet: Fleet) -> None:
-    wait_until(
-        lambda: gateway_ledger(fleet, _NAME) == inventory(fleet, _NAME),
-        what="central knows what the gateway knows",
-    )
 
 
 def _backup(gateway: Gateway, copy: Path) -> None:
@@ -82,7 +73,7 @@ def _require_healed(fleet: Fleet, gateway: Gateway, known: set[object]) -> None:
         lambda: fleet.central.gateways()[_NAME]["state"] == "active", what="central says so too"
     )
     assert known <= ledger(gateway)
-    _enroll(fleet, gateway, "after")
+    enroll(fleet, gateway, "after", 6)
     wait_until(
         lambda: ledger(gateway) <= inventory(fleet, _NAME), what="central knows what it issued"
     )
@@ -91,12 +82,12 @@ def _require_healed(fleet: Fleet, gateway: Gateway, known: set[object]) -> None:
 def test_an_old_database_is_noticed_without_a_link_and_heals_with_it(fleet: Fleet, tmp_path: Path):
     """The witness has seen a later start than the copy; the operator lets two more be issued."""
     [gateway] = fleet.gateways
-    _enroll(fleet, gateway, "early")
+    enroll(fleet, gateway, "early", 6)
     _backup(gateway, tmp_path / "copy.db")
     gateway.process.stop()
     gateway.start()
-    _enroll(fleet, gateway, "forgotten")
-    _wait_drained(fleet)
+    enroll(fleet, gateway, "forgotten", 6)
+    wait_equal(fleet)
     known = inventory(fleet, _NAME)
     fleet.central.cut_link()
     gateway.process.stop()
@@ -104,7 +95,7 @@ def test_an_old_database_is_noticed_without_a_link_and_heals_with_it(fleet: Flee
     gateway.start()
     _require_stopped(fleet, gateway, "restored")
     gateway.command("history", "continue", "--reason", "production must go on", "--remaining", "2")
-    _enroll(fleet, gateway, "offline", 2)
+    enroll(fleet, gateway, "offline", 2)
     assert _refused(fleet, gateway).status_code in {403, 409}
     offline = gateway_ledger(fleet, _NAME)
     fleet.central.restore_link()
@@ -117,10 +108,10 @@ def test_an_old_database_is_noticed_without_a_link_and_heals_with_it(fleet: Flee
 def test_an_old_copy_within_one_start_heals_by_itself(fleet: Fleet, tmp_path: Path):
     """The witness cannot tell, but central holds more than the gateway knows."""
     [gateway] = fleet.gateways
-    _enroll(fleet, gateway, "early")
+    enroll(fleet, gateway, "early", 6)
     _backup(gateway, tmp_path / "copy.db")
-    _enroll(fleet, gateway, "forgotten")
-    _wait_drained(fleet)
+    enroll(fleet, gateway, "forgotten", 6)
+    wait_equal(fleet)
     known = inventory(fleet, _NAME)
     gateway.process.stop()
     _put_back(gateway, tmp_path / "copy.db")
@@ -135,8 +126,8 @@ def test_an_old_copy_within_one_start_heals_by_itself(fleet: Fleet, tmp_path: Pa
 def test_two_of_one_are_noticed_and_the_chosen_one_goes_on(fleet: Fleet):
     """Both issue without a link. What both issued is known in the end, whoever goes on."""
     [gateway] = fleet.gateways
-    _enroll(fleet, gateway, "before")
-    _wait_drained(fleet)
+    enroll(fleet, gateway, "before", 6)
+    wait_equal(fleet)
     gateway.process.stop()
     gateway.hsmd.stop()
     clone = gateway.copy_to(fleet.folder / "clone", fleet.ports.of_gateway(1))
@@ -145,8 +136,8 @@ def test_two_of_one_are_noticed_and_the_chosen_one_goes_on(fleet: Fleet):
     for one in (gateway, clone):
         one.start_hsmd()
         one.start()
-    _enroll(fleet, gateway, "first", 3)
-    _enroll(fleet, clone, "second", 4)
+    enroll(fleet, gateway, "first", 3)
+    enroll(fleet, clone, "second", 4)
     both = ledger(gateway) | ledger(clone)
     fleet.central.restore_link()
     wait_until(

@@ -1,6 +1,5 @@
 """A gateway changes its keys while it works: those of the link, and the issuing CA's."""
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tests.support.fleet import Fleet, Gateway
 from tests.support.openssl import Verdict, Verifier, fetch
 from tests.support.processes import ProcessError, wait_until
-from tests.support.products import gateway_ledger, inventory, rows
-from tests.support.rest import Line, connect, devices
+from tests.support.products import enroll, rows, wait_equal
 
 _NAME = "gw-01"
-
-
-def _enroll(fleet: Fleet, gateway: Gateway, prefix: str, count: int = 3) -> list[bytes]:
-    async def enroll() -> list[bytes]:
-        bundle = fleet.central.ca_bundle
-        async with connect(gateway.web_url, gateway.station_token, bundle) as rest:
-            line = Line(rest)
-            await line.enroll(devices(prefix, count))
-            return list(line.received.values())
-
-    return asyncio.run(enroll())
 
 
 def _verify(fleet: Fleet, folder: Path, ders: list[bytes]) -> list[Verdict]:
@@ -53,13 +40,6 @@ def _command(fleet: Fleet, command: str) -> str:
     return fleet.central.command("gateway", "command", _NAME, command).strip()
 
 
-def _wait_drained(fleet: Fleet) -> None:
-    wait_until(
-        lambda: gateway_ledger(fleet, _NAME) == inventory(fleet, _NAME),
-        what="central knows what the gateway knows",
-    )
-
-
 def test_the_links_keys_change_and_the_old_certificate_is_revoked(fleet: Fleet):
     [gateway] = fleet.gateways
     before = _registry(fleet)
@@ -78,8 +58,8 @@ def test_the_links_keys_change_and_the_old_certificate_is_revoked(fleet: Fleet):
         lambda: int(old, 16) in _broker_crl(fleet), what="the broker's CRL lists the old one"
     )
     fleet.wait_online(_NAME)
-    _enroll(fleet, gateway, "renewed")
-    _wait_drained(fleet)
+    enroll(fleet, gateway, "renewed")
+    wait_equal(fleet)
     audit = "SELECT detail FROM audit WHERE action = 'directive.applied'"
     wait_until(
         lambda: any(command_id in detail for (detail,) in rows(fleet.central.database, audit)),
@@ -94,14 +74,14 @@ def test_the_new_identity_outlives_restarts_of_both_sides(fleet: Fleet):
     fleet.central.start()
     gateway.start()
     fleet.wait_online(_NAME)
-    _enroll(fleet, gateway, "restarted")
-    _wait_drained(fleet)
+    enroll(fleet, gateway, "restarted")
+    wait_equal(fleet)
 
 
 def test_the_next_authority_issues_and_the_old_one_keeps_its_status(fleet: Fleet, tmp_path: Path):
     [gateway] = fleet.gateways
     [former] = _authorities(fleet.central.database)
-    early = _enroll(fleet, gateway, "early")
+    early = [*enroll(fleet, gateway, "early").values()]
     _command(fleet, "renew-authority")
     wait_until(
         lambda: sorted(_authorities(fleet.central.database).values()) == ["active", "retired"],
@@ -109,8 +89,8 @@ def test_the_next_authority_issues_and_the_old_one_keeps_its_status(fleet: Fleet
     )
     assert _authorities(gateway.database) == _authorities(fleet.central.database)
     assert _authorities(gateway.database)[former] == "retired"
-    late = _enroll(fleet, gateway, "late")
-    _wait_drained(fleet)
+    late = [*enroll(fleet, gateway, "late").values()]
+    wait_equal(fleet)
     issuers = {
         x509.load_der_x509_certificate(der).issuer.rfc4514_string() for der in (*early, *late)
     }

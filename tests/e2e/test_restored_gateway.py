@@ -10,8 +10,15 @@ import pytest
 
 from tests.support.fleet import Fleet, Gateway
 from tests.support.processes import ProcessError, wait_until
-from tests.support.products import gateway_ledger, inventory, rows, running_fleet
-from tests.support.rest import Device, Line, connect, devices
+from tests.support.products import (
+    enroll,
+    gateway_ledger,
+    inventory,
+    rows,
+    running_fleet,
+    wait_equal,
+)
+from tests.support.rest import Device, connect
 
 _NAME = "gw-01"
 
@@ -21,20 +28,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """A gateway is replaced here: the test has its own fleet."""
     with running_fleet(tmp_path_factory.mktemp("restored-gateway"), _NAME) as fleet:
         yield fleet
-
-
-def _enroll(fleet: Fleet, prefix: str) -> dict[str, bytes]:
-    """Enroll four devices; gives what they received."""
-    [gateway] = fleet.gateways
-    received: dict[str, bytes] = {}
-
-    async def enroll() -> None:
-        bundle = fleet.central.ca_bundle
-        async with connect(gateway.web_url, gateway.station_token, bundle) as rest:
-            await Line(rest, received=received).enroll(devices(prefix, 4))
-
-    asyncio.run(enroll())
-    return received
 
 
 def _answer(fleet: Fleet) -> int:
@@ -50,13 +43,6 @@ def _answer(fleet: Fleet) -> int:
     return asyncio.run(ask())
 
 
-def _wait_equal(fleet: Fleet) -> None:
-    wait_until(
-        lambda: gateway_ledger(fleet, _NAME) == inventory(fleet, _NAME),
-        what="central knows what the gateway knows",
-    )
-
-
 def _lose_the_disk(gateway: Gateway) -> None:
     gateway.process.kill()
     for file in (*gateway.database.parent.glob("gateway.db*"), *gateway.folder.glob("**/witness*")):
@@ -66,13 +52,13 @@ def _lose_the_disk(gateway: Gateway) -> None:
 def test_a_gateway_is_put_back_and_forgets_nothing(fleet: Fleet) -> None:
     [gateway] = fleet.gateways
     backup = fleet.folder / "gateway.tmabackup"
-    received = _enroll(fleet, "early")
+    received = enroll(fleet, fleet.gateways[0], "early")
     gateway.command("backup", str(backup))
-    received |= _enroll(fleet, "later")
-    _wait_equal(fleet)
+    received |= enroll(fleet, fleet.gateways[0], "later")
+    wait_equal(fleet)
     revoked = min(row for row in gateway_ledger(fleet, _NAME) if (row[5] or "").startswith("early"))
     gateway.command("revoke", revoked[1], "--reason", "key_compromise")
-    _wait_equal(fleet)
+    wait_equal(fleet)
 
     with pytest.raises(ProcessError):  # a living database is never overwritten
         gateway.command("restore", str(backup))
@@ -85,8 +71,8 @@ def test_a_gateway_is_put_back_and_forgets_nothing(fleet: Fleet) -> None:
 
     fleet.central.restore_link()
     wait_until(lambda: _answer(fleet) == 201, what="the line goes on")
-    received |= _enroll(fleet, "after")
-    _wait_equal(fleet)
+    received |= enroll(fleet, fleet.gateways[0], "after")
+    wait_equal(fleet)
     known = {row[4]: row for row in inventory(fleet, _NAME)}
     assert received.keys() <= known.keys()
     statuses = {row[1]: row[3] for row in known.values()}

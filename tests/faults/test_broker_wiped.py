@@ -3,10 +3,8 @@
 Meanwhile gateways have events that nobody took, and central has orders that nobody got.
 """
 
-import asyncio
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,13 +12,18 @@ from shared.sync import events
 from tests.support.fault_rounds import Load, require_all_known
 from tests.support.fleet import Fleet
 from tests.support.processes import wait_until
-from tests.support.products import gateway_ledger, inventory, rows, running_fleet
-from tests.support.rest import connect
+from tests.support.products import (
+    counts,
+    gateway_ledger,
+    inventory,
+    revoke_at_central,
+    rows,
+    running_fleet,
+)
 
 _NAMES = ("gw-01", "gw-02")
 _BURST = 12
 _ROUNDS = 2
-_COUNTED = ("issued", "voided", "revoked", "held")
 
 
 @pytest.fixture(scope="module")
@@ -40,19 +43,12 @@ def _more(loads: list[Load], what: str) -> None:
 
 def _revoke_at_central(fleet: Fleet) -> dict[str, tuple[str, str]]:
     """Revoke one certificate of each gateway; gives their CAs and serials."""
-    central = fleet.central
     chosen = {
-        name: min(row for row in inventory(fleet, name) if row[3] == "good" and row[5])
+        name: min(row for row in inventory(fleet, name) if row[3] == "good" and row[5])[:2]
         for name in _NAMES
     }
-
-    async def revoke() -> None:
-        async with connect(central.web_url, central.admin_token, central.ca_bundle) as rest:
-            for ca_id, serial, *_ in chosen.values():
-                await rest.revoke(ca_id, serial)
-
-    asyncio.run(revoke())
-    return {name: row[:2] for name, row in chosen.items()}
+    revoke_at_central(fleet, *chosen.values())
+    return chosen
 
 
 def _status(fleet: Fleet, name: str, certificate: tuple[str, str]) -> str:
@@ -65,11 +61,6 @@ def _wipe_broker(fleet: Fleet) -> None:
     folder = fleet.central.broker_config.parent
     shutil.rmtree(folder)
     fleet.central.command("broker", "config", str(folder))
-
-
-def _counts(database: Path | str, origin: str) -> dict[str, int]:
-    found = dict(rows(database, "SELECT name, value FROM counter WHERE value <> 0"))
-    return {name: found.get(f"{name}/{origin}", 0) for name in _COUNTED}
 
 
 def _reported(fleet: Fleet, name: str) -> list[tuple[str, str]]:
@@ -119,7 +110,7 @@ def test_a_broker_that_lost_everything_loses_and_doubles_nothing(fleet: Fleet) -
             ("/".join(one), "applied") for one in ordered[load.name]
         )
     for gateway in fleet.gateways:
-        counted = _counts(gateway.database, "")
-        assert counted == _counts(central.database, gateway.name)
+        counted = counts(gateway.database, "")
+        assert counted == counts(central.database, gateway.name)
         assert counted["revoked"] == _ROUNDS
     assert not rows(central.database, "SELECT * FROM conflict")

@@ -3,7 +3,6 @@
 The witness follows as soon as there is room; until then it is behind the database, never ahead.
 """
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import pytest
 from shared.sync.segments import Witness, reusable
 from tests.support.fleet import Fleet, Gateway
 from tests.support.processes import wait_until
-from tests.support.products import described_fleet, gateway_ledger, inventory, rows
-from tests.support.rest import Line, connect, devices
+from tests.support.products import described_fleet, enroll, gateway_ledger, rows, wait_equal
 from tests.support.store_disk import Disk, may_mount, mounted
 
 _NAME = "gw-01"
@@ -33,25 +31,11 @@ def fleet(tmp_path: Path, disk: Disk) -> Iterator[Fleet]:
     """Its gateway keeps its witness on the small disk."""
     with described_fleet(tmp_path) as fleet:
         fleet.start()
-        gateway = Gateway(_NAME, fleet.folder / _NAME, fleet.ports.of_gateway(0))
-        fleet.gateways.append(gateway)
-        gateway.prepare()
+        gateway = fleet.prepare_gateway(_NAME)
         text = gateway.config.read_text("utf-8")
         gateway.config.write_text(f'witness = "{disk.folder / "witness"}"\n{text}', "utf-8")
-        gateway.join(fleet.central.command("gateway", "invite", _NAME))
-        fleet.wait_online(_NAME)
+        fleet.join(gateway)
         yield fleet
-
-
-def _enroll(fleet: Fleet, prefix: str) -> None:
-    [gateway] = fleet.gateways
-
-    async def enroll() -> None:
-        bundle = fleet.central.ca_bundle
-        async with connect(gateway.web_url, gateway.station_token, bundle) as rest:
-            await Line(rest).enroll(devices(prefix, 4))
-
-    asyncio.run(enroll())
 
 
 def _follows(gateway: Gateway, witness: Path) -> bool:
@@ -70,14 +54,14 @@ def test_a_full_disk_of_the_witness_ends_nothing_and_it_follows_later(
 ) -> None:
     [gateway] = fleet.gateways
     witness = disk.folder / "witness"
-    _enroll(fleet, "before")
+    enroll(fleet, gateway, "before")
     wait_until(lambda: _follows(gateway, witness), what="the witness follows")
     before = witness.read_bytes()
     foreign = disk.fill("foreign", leave=0)
 
     gateway.process.stop()
     gateway.start()
-    _enroll(fleet, "full")
+    enroll(fleet, gateway, "full")
     row = min(row for row in gateway_ledger(fleet, _NAME) if row[3] == "good" and row[5])
     gateway.command("revoke", row[1], "--reason", "key_compromise")
     wait_until(lambda: _complaints(gateway) >= 3, what="it is tried again and again")
@@ -87,10 +71,7 @@ def test_a_full_disk_of_the_witness_ends_nothing_and_it_follows_later(
     gateway.start()  # the database is two starts ahead: no old copy
 
     foreign.unlink()
-    _enroll(fleet, "after")
+    enroll(fleet, gateway, "after")
     wait_until(lambda: _follows(gateway, witness), what="the witness follows again")
-    wait_until(
-        lambda: gateway_ledger(fleet, _NAME) == inventory(fleet, _NAME),
-        what="central knows what the gateway knows",
-    )
+    wait_equal(fleet)
     assert gateway.snapshot()["history"] == "continuous"

@@ -32,18 +32,16 @@ def fleet(tmp_path: Path, disk: Disk) -> Iterator[Fleet]:
     """Its gateway keeps its state on the small disk."""
     with described_fleet(tmp_path) as fleet:
         fleet.start()
-        gateway = Gateway(FAULTY, fleet.folder / FAULTY, fleet.ports.of_gateway(0))
-        gateway.folder.mkdir()
-        (gateway.folder / "state").symlink_to(disk.folder)
-        fleet.gateways.append(gateway)
-        gateway.prepare()
+        folder = fleet.folder / FAULTY
+        folder.mkdir()
+        (folder / "state").symlink_to(disk.folder)
+        gateway = fleet.prepare_gateway(FAULTY)
         text = gateway.config.read_text("utf-8")
         text = text.replace("warning_mb = 16", "warning_mb = 2").replace(
             "reserve_mb = 8", "reserve_mb = 1"
         )
         gateway.config.write_text(text, "utf-8")
-        gateway.join(fleet.central.command("gateway", "invite", FAULTY))
-        fleet.wait_online(FAULTY)
+        fleet.join(gateway)
         yield fleet
 
 

@@ -379,14 +379,23 @@ class Fleet:
 
     def add_gateway(self, name: str) -> Gateway:
         """Invite a gateway, let it join and wait until central sees it online."""
+        gateway = self.prepare_gateway(name)
+        self.join(gateway)
+        return gateway
+
+    def prepare_gateway(self, name: str) -> Gateway:
+        """Make a box with its configuration, which may still be changed; ``join`` starts it."""
         assert len(self.gateways) < GATEWAYS_MAX
         index = len(self.gateways)
         gateway = Gateway(name, self.folder / name, self.ports.of_gateway(index))
         self.gateways.append(gateway)
         gateway.prepare()
-        gateway.join(self.central.command("gateway", "invite", name))
-        self.wait_online(name)
         return gateway
+
+    def join(self, gateway: Gateway) -> None:
+        """Invite a prepared gateway, let it join and wait until central sees it online."""
+        gateway.join(self.central.command("gateway", "invite", gateway.name))
+        self.wait_online(gateway.name)
 
     def wait_online(self, name: str) -> None:
         """Wait until central says that the gateway's link is up."""

@@ -12,7 +12,8 @@ from typing import Any
 import asyncpg
 
 from tests.support.fleet import Fleet, Gateway
-from tests.support.processes import PortBlocks
+from tests.support.processes import PortBlocks, wait_until
+from tests.support.rest import Line, connect, devices
 
 
 @contextmanager
@@ -63,6 +64,7 @@ def _rows_of_postgres(url: str, statement: str, parameters: Any) -> list[tuple[A
     return found
 
 
+_COUNTED = ("issued", "voided", "revoked", "held")
 _FACTS = "SELECT ca_id, serial, state, status, sha256, device_id, reason FROM certificate"
 
 
@@ -84,3 +86,62 @@ def inventory(fleet: Fleet, name: str) -> set[tuple[Any, ...]]:
     found = rows(fleet.central.database, f"{_FACTS} WHERE origin = ?", name)
     assert len(found) == len(set(found))
     return set(found)
+
+
+def counts(database: Path | str, origin: str) -> dict[str, int]:
+    """Give a side's counters of a gateway; the gateway's own have no origin."""
+    found: dict[str, Any] = dict(rows(database, "SELECT name, value FROM counter"))
+    return {name: found.get(f"{name}/{origin}", 0) for name in _COUNTED}
+
+
+def enroll(fleet: Fleet, gateway: Gateway, prefix: str, count: int = 4) -> dict[str, bytes]:
+    """Enroll devices at a gateway; gives their certificates as the line received them."""
+    received: dict[str, bytes] = {}
+
+    async def line() -> None:
+        bundle = fleet.central.ca_bundle
+        async with connect(gateway.web_url, gateway.station_token, bundle) as rest:
+            await Line(rest, received=received).enroll(devices(prefix, count))
+
+    asyncio.run(line())
+    return received
+
+
+def revoke_at_central(fleet: Fleet, *certificates: tuple[str, str]) -> None:
+    """Have central revoke by CA and serial."""
+    central = fleet.central
+
+    async def revoke() -> None:
+        async with connect(central.web_url, central.admin_token, central.ca_bundle) as rest:
+            for ca_id, serial in certificates:
+                await rest.revoke(ca_id, serial)
+
+    asyncio.run(revoke())
+
+
+def wait_equal(fleet: Fleet, *gateways: Gateway) -> None:
+    """Wait until central knows what these gateways know, or all of them."""
+    for gateway in gateways or fleet.gateways:
+        wait_until(
+            lambda box=gateway: ledger(box) == inventory(fleet, box.name),
+            what=f"central knows what {gateway.name} knows",
+        )
+
+
+def wait_revoked(gateway: Gateway, certificate: tuple[str, str]) -> None:
+    """Wait until the gateway has revoked what central ordered."""
+    wait_until(
+        lambda: any(row[:2] == certificate and row[3] == "revoked" for row in ledger(gateway)),
+        what=f"{gateway.name} has revoked what central ordered",
+    )
+
+
+def put_back(fleet: Fleet, backup: Path) -> None:
+    """Lose central's database and start it again from a backup; its link stays cut."""
+    central = fleet.central
+    central.cut_link()
+    central.process.stop()
+    for file in central.database.parent.glob("central.db*"):
+        file.unlink()
+    central.command("restore", str(backup))
+    central.start()
