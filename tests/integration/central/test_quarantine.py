@@ -44,7 +44,8 @@ async def test_an_event_is_shown_exported_discarded_and_taken_back(central, api,
     for _ in range(2):
         central.command("quarantine", "import", str(path))
         assert kept in central.command("quarantine", "list", "--json")
-    damaged = {"file": path.read_bytes()[:-1].hex() + "00"}
+    whole = path.read_bytes()
+    damaged = {"file": (whole[:-1] + bytes([whole[-1] ^ 1])).hex()}
     assert api.post("/api/v2.0/quarantine/import", json=damaged).status_code in {400, 403}
 
 
