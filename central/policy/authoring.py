@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
@@ -80,13 +80,9 @@ class Authoring:
     async def profiles(self) -> list[dict[str, Any]]:
         """List every version that is here, and the shipped ones that are not."""
         rows = await self._database.read(_ALL)
-        held = {(row.name, row.version) for row in rows}
-        known = [
-            _line(row.state, row.created_at, Profile.from_document(row.document)) for row in rows
-        ]
-        more = [
-            _line("shipped", None, one) for one in SHIPPED if (one.name, one.version) not in held
-        ]
+        held = [Profile.from_document(row.document) for row in rows]
+        known = [_line(row.state, row.created_at, one) for row, one in zip(rows, held, strict=True)]
+        more = [_line("shipped", None, one) for one in _offered(held)]
         return sorted(known + more, key=lambda line: (line["name"], -line["version"]))
 
     async def profile(self, name: str, version: int | None = None) -> tuple[str, Profile]:
@@ -96,7 +92,7 @@ class Authoring:
         fitting = [row for row in rows if row.version == version] if version else in_force or rows
         if fitting:
             return fitting[0].state, Profile.from_document(fitting[0].document)
-        for one in SHIPPED:
+        for one in _offered([Profile.from_document(row.document) for row in rows]):
             if one.name == name and version in {None, one.version}:
                 return "shipped", one
         raise NotFoundError(f"There is no such version of a profile {name}.")
@@ -247,6 +243,21 @@ class Authoring:
 
     def _now_us(self) -> int:
         return self._clock.now().utc_us
+
+
+def _offered(held: Sequence[Profile]) -> Iterator[Profile]:
+    """Give the shipped profiles whose content no version here has, each under a free number."""
+    for one in SHIPPED:
+        ours = [version for version in held if version.name == one.name]
+        if any(_content(version) == _content(one) for version in ours):
+            continue
+        newest = max((version.version for version in ours), default=0)
+        document = one.to_document() | {"version": max(one.version, newest + 1)}
+        yield Profile.from_document(document)
+
+
+def _content(profile: Profile) -> dict[str, Any]:
+    return profile.to_document() | {"version": None}
 
 
 def shown(findings: Sequence[Finding]) -> list[dict[str, str]]:

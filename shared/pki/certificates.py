@@ -19,7 +19,15 @@ from shared.pki import algorithms, keys, names, signed
 from shared.pki.algorithms import SignatureAlgorithm
 from shared.pki.keys import PublicKey
 from shared.pki.partitions import UNPARTITIONED, Partition, Partitions
-from shared.pki.plan import NO_EXPIRY_US, NameAttribute, Plan
+from shared.pki.plan import (
+    NO_EXPIRY_US,
+    NO_POINTERS,
+    AuthorityKey,
+    NameAttribute,
+    Plan,
+    Pointers,
+    SubjectKey,
+)
 from shared.pki.signed import tlv
 
 #: The bits of KeyUsage by name (RFC 5280 §4.2.1.3), as plans name them.
@@ -129,16 +137,37 @@ class Issuer:
         return encode_extension(self.authority_key_identifier)
 
     @cached_property
+    def encoded_key_and_issuer(self) -> bytes:
+        """DER Extension that also names this CA's certificate by issuer and serial number."""
+        named = x509.AuthorityKeyIdentifier(
+            self.authority_key_identifier.key_identifier,
+            [x509.DirectoryName(self.certificate.issuer)],
+            self.certificate.serial_number,
+        )
+        return encode_extension(named)
+
+    @cached_property
     def encoded_freshest(self) -> bytes:
         """DER Extension of complete CRLs: where their deltas are; nothing without deltas."""
         if not self.delta_urls:
             return b""
         return encode_extension(x509.FreshestCRL([_point(self.delta_urls)]))
 
-    def encoded_pointers(self, serial: int) -> bytes:
-        """DER Extensions: where status and the CA certificate are (one point, one AIA)."""
-        points = self._encoded_points
-        return points[serial % len(points)] + self._encoded_access
+    def encoded_pointers(self, serial: int, wanted: Pointers) -> bytes:
+        """DER Extensions: where status and the CA certificate are (one point, one AIA).
+
+        Addresses of a profile's own are those of the complete CRL, which lists every certificate.
+        """
+        if wanted.crl_urls is None:
+            points = self._encoded_points
+            point = points[serial % len(points)]
+        else:
+            point = _encoded_point(self._filled(wanted.crl_urls))
+        ocsp, ca = wanted.ocsp_urls, wanted.ca_urls
+        return point + _encoded_access(
+            self.ocsp_urls if ocsp is None else self._filled(ocsp),
+            self.ca_urls if ca is None else self._filled(ca),
+        )
 
     def issuing_point(self, partition: Partition) -> x509.IssuingDistributionPoint:
         """Say of a partition's CRL which one it is (RFC 5280 §5.2.5): certificates of any kind.
@@ -159,28 +188,14 @@ class Issuer:
     @cached_property
     def _encoded_points(self) -> tuple[bytes, ...]:
         """DER Extensions: where the CRL of each partition in force is (RFC 5280 §4.2.1.13)."""
-        if not self.crl_urls:
-            return (b"",)
         count = self.partitions.in_force
         addresses = [
             tuple(map(Partition(count, index).url, self.crl_urls)) for index in range(count)
         ]
-        return tuple(
-            encode_extension(x509.CRLDistributionPoints([_point(urls)]))
-            for urls in (addresses if count > 1 else [self.crl_urls])
-        )
+        return tuple(map(_encoded_point, addresses if count > 1 else [self.crl_urls]))
 
-    @cached_property
-    def _encoded_access(self) -> bytes:
-        access = [
-            x509.AccessDescription(method, uri)
-            for method, urls in (
-                (AuthorityInformationAccessOID.OCSP, self.ocsp_urls),
-                (AuthorityInformationAccessOID.CA_ISSUERS, self.ca_urls),
-            )
-            for uri in _uris(urls)
-        ]
-        return encode_extension(x509.AuthorityInformationAccess(access)) if access else b""
+    def _filled(self, urls: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(url.replace("{ca_id}", self.ca_id) for url in urls)
 
 
 def unsigned(plan: Plan, issuer: Issuer, serial: int) -> bytes:
@@ -188,9 +203,10 @@ def unsigned(plan: Plan, issuer: Issuer, serial: int) -> bytes:
 
     Raises BadRequestError when a name or the public key in the plan is not allowed.
     """
-    pointers = issuer.encoded_pointers(serial) if plan.status_pointers else b""
     start = _serial(serial) + issuer.algorithm.identifier + issuer.encoded_name
-    return _unsigned(plan, start, issuer.encoded_key_identifier + pointers)
+    by_key_alone = plan.authority_key is AuthorityKey.KEY
+    key = issuer.encoded_key_identifier if by_key_alone else issuer.encoded_key_and_issuer
+    return _unsigned(plan, start, key + issuer.encoded_pointers(serial, plan.pointers))
 
 
 def unsigned_root(plan: Plan, serial: int, algorithm: SignatureAlgorithm) -> bytes:
@@ -269,7 +285,7 @@ def responder_plan(
         key_usage=("digital_signature",),
         extended_key_usage=(ExtendedKeyUsageOID.OCSP_SIGNING.dotted_string,),
         no_check=True,
-        status_pointers=False,
+        pointers=NO_POINTERS,
     )
 
 
@@ -295,7 +311,7 @@ def _serial(number: int) -> bytes:
 def _own_extensions(plan: Plan) -> bytes:
     """Encode the extensions that do not come from the issuer."""
     extensions = [
-        encode_extension(x509.SubjectKeyIdentifier(keys.key_identifier(plan.public_key))),
+        _encoded_subject_key(plan),
         _usage_extensions(
             plan.key_usage, plan.extended_key_usage, plan.ca_path_length, plan.no_check
         ),
@@ -308,6 +324,14 @@ def _own_extensions(plan: Plan) -> bytes:
         # Critical when it alone names the subject (RFC 5280 §4.1.2.6).
         extensions.append(encode_extension(alternatives, critical=not plan.subject))
     return b"".join(extensions)
+
+
+def _encoded_subject_key(plan: Plan) -> bytes:
+    if plan.subject_key is SubjectKey.NONE:
+        return b""
+    by_sha256 = plan.subject_key is SubjectKey.SHA256
+    identifier = keys.key_identifier if by_sha256 else keys.key_identifier_sha1
+    return encode_extension(x509.SubjectKeyIdentifier(identifier(plan.public_key)))
 
 
 @lru_cache(maxsize=256)
@@ -344,6 +368,24 @@ def encode_time(utc_us: int) -> bytes:
     if moment.year < _GENERALIZED_TIME_FROM:
         return tlv(signed.UTC_TIME, f"{moment:%y%m%d%H%M%SZ}".encode("ascii"))
     return tlv(signed.GENERALIZED_TIME, f"{moment:%Y%m%d%H%M%SZ}".encode("ascii"))
+
+
+@lru_cache(maxsize=1024)
+def _encoded_point(urls: tuple[str, ...]) -> bytes:
+    return encode_extension(x509.CRLDistributionPoints([_point(urls)])) if urls else b""
+
+
+@lru_cache(maxsize=1024)
+def _encoded_access(ocsp_urls: tuple[str, ...], ca_urls: tuple[str, ...]) -> bytes:
+    access = [
+        x509.AccessDescription(method, uri)
+        for method, urls in (
+            (AuthorityInformationAccessOID.OCSP, ocsp_urls),
+            (AuthorityInformationAccessOID.CA_ISSUERS, ca_urls),
+        )
+        for uri in _uris(urls)
+    ]
+    return encode_extension(x509.AuthorityInformationAccess(access)) if access else b""
 
 
 def _uris(urls: tuple[str, ...]) -> list[x509.UniformResourceIdentifier]:

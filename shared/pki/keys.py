@@ -269,6 +269,11 @@ def key_identifier(spki_der: bytes) -> bytes:
     return hashlib.sha256(key_bits(spki_der)).digest()[:20]
 
 
+def key_identifier_sha1(spki_der: bytes) -> bytes:
+    """Give the identifier of RFC 5280 §4.2.1.2 method 1: a name, not a proof of anything."""
+    return hashlib.sha1(key_bits(spki_der), usedforsecurity=False).digest()
+
+
 def ca_id(public_key: PublicKey) -> str:
     """Name the CA that holds this key: its subject key identifier in lower-case hex."""
     return key_identifier(spki(public_key)).hex()

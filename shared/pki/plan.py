@@ -46,6 +46,38 @@ class AltName:
     value: str
 
 
+class SubjectKey(StrEnum):
+    """How a certificate names its own key (RFC 5280 §4.2.1.2)."""
+
+    SHA256 = "sha256"  # 160 bits of it (RFC 7093 §2 method 1)
+    SHA1 = "sha1"  # RFC 5280 §4.2.1.2 method 1, for devices that compute it themselves
+    NONE = "none"
+
+
+class AuthorityKey(StrEnum):
+    """How a certificate names its issuer's key (RFC 5280 §4.2.1.1)."""
+
+    KEY = "key"  # by its identifier
+    KEY_AND_ISSUER = "key_and_issuer"  # also by issuer and serial number of its certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Pointers:
+    """Where status and issuer are found; of each, None: at the issuer's addresses, (): not said.
+
+    ``{ca_id}`` in an address of ``crl_urls``, ``ocsp_urls`` (OCSP responders) and ``ca_urls`` (CA
+    certificate) stands for the issuer's.
+    """
+
+    crl_urls: tuple[str, ...] | None = None
+    ocsp_urls: tuple[str, ...] | None = None
+    ca_urls: tuple[str, ...] | None = None
+
+
+#: Those of a certificate whose status nobody is to ask for.
+NO_POINTERS = Pointers(crl_urls=(), ocsp_urls=(), ca_urls=())
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Everything a certificate will say, except its issuer and serial number.
@@ -68,4 +100,6 @@ class Plan:
     extensions: tuple[tuple[str, bool, bytes], ...] = ()
     ca_path_length: int | None = None  # None: an end entity (CA:FALSE)
     no_check: bool = False  # id-pkix-ocsp-nocheck (RFC 6960 §4.2.2.2.1)
-    status_pointers: bool = True  # CRL distribution points and AIA of the issuer
+    pointers: Pointers = Pointers()
+    subject_key: SubjectKey = SubjectKey.SHA256
+    authority_key: AuthorityKey = AuthorityKey.KEY

@@ -22,12 +22,14 @@ class CertificationRequest:
 
     ``public_key`` is a DER SubjectPublicKeyInfo of an allowed type. Subject and alternative names
     are as asked for: policy decides on them. Of the requested extensions only the alternative
-    names count, the profile says the rest.
+    names count, the profile says the rest. ``signature_hash`` names what it was signed with, as
+    ``sha256``; None: the algorithm hashes by itself.
     """
 
     public_key: bytes
     subject: tuple[NameAttribute, ...]
     alt_names: tuple[AltName, ...]
+    signature_hash: str | None
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -54,7 +56,9 @@ class CertificationRequest:
         attributes = [attribute.oid for attribute in csr.attributes]
         if len(set(attributes)) != len(attributes):
             raise BadRequestError("The certification request holds an attribute twice.")
-        return cls(public_key, names.decode_name(csr.subject), _alt_names(csr))
+        used = csr.signature_hash_algorithm
+        subject = names.decode_name(csr.subject)
+        return cls(public_key, subject, _alt_names(csr), used.name if used else None)
 
 
 def _load(data: bytes) -> x509.CertificateSigningRequest:

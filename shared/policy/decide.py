@@ -19,7 +19,7 @@ from shared.policy.case import Case, Outcome, Refusal, Verdict, excerpt
 from shared.policy.circumstances import Circumstances
 from shared.policy.conditions import Condition, station_of
 from shared.policy.grant import Grant
-from shared.policy.profile import ClockInDoubt, Mode, Profile, TooLong
+from shared.policy.profile import ClockInDoubt, CsrHash, Mode, Profile, TooLong
 from shared.policy.request import INTERNAL, EnrollmentRequest
 from shared.policy.rules import Effect, Rule
 
@@ -28,6 +28,9 @@ __all__ = ["Circumstances", "Decision", "Outcome", "Refusal", "Verdict", "decide
 _US_PER_DAY = 24 * 3600 * US_PER_SECOND
 #: How far the clock may stand before central's last contact without having been set back.
 _CLOCK_TOLERANCE_US = 300 * US_PER_SECOND
+
+
+_CSR_HASHES = tuple(CsrHash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,9 @@ def _plan(case: Case) -> Plan:
         extensions=case.extensions,
         ca_path_length=profile.ca_path_length,
         no_check=profile.ocsp_no_check,
+        pointers=profile.pointers.planned,
+        subject_key=profile.subject_key_identifier,
+        authority_key=profile.authority_key_identifier,
     )
 
 
@@ -268,6 +274,16 @@ def _judge_key(case: Case) -> None:
         lambda: (
             f"The profile {profile.name} does not allow keys of this type.",
             f"Use a key of type {', '.join(profile.key_types)}.",
+        ),
+    )
+    used, least = case.request.csr_hash, profile.csr_hash_min
+    case.judge(
+        used is None or _CSR_HASHES.index(used) >= _CSR_HASHES.index(least),
+        "csr_hash",
+        used,
+        lambda: (
+            f"The profile {profile.name} wants requests signed with {least.value} or more.",
+            f"Sign the certification request with {least.value}.",
         ),
     )
 

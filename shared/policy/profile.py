@@ -8,14 +8,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from shared.pki import names
+from shared.pki import names, plan
 from shared.pki.extensions import Encoded
 from shared.pki.keys import KeyType
-from shared.pki.plan import NO_EXPIRY_US, AltNameKind
+from shared.pki.plan import NO_EXPIRY_US, AltNameKind, AuthorityKey, SubjectKey
 from shared.policy import extensions
 from shared.policy.conditions import Condition, MetadataKey, Slug
 from shared.policy.document import Document
-from shared.policy.extensions import Extension, Oid, Private
+from shared.policy.extensions import Extension, Oid, Private, Uri
 from shared.policy.patterns import Pattern
 from shared.policy.templates import Template
 
@@ -66,6 +66,14 @@ class Mode(StrEnum):
     LOCAL = "local"  # the CA of the box that is asked
     FORWARD = "forward"  # central, when the request has reached it
     STOCK = "stock"  # central, ahead of time
+
+
+class CsrHash(StrEnum):
+    """With what a CSR's signature must hash at least."""
+
+    SHA256 = "sha256"
+    SHA384 = "sha384"
+    SHA512 = "sha512"
 
 
 class UnheardSerials(StrEnum):
@@ -185,6 +193,32 @@ class Validity(Document):
         return self
 
 
+def _filled_by_ca_id(url: str) -> str:
+    if set("{}") & set(url.replace("{ca_id}", "")):
+        raise ValueError("may hold {ca_id} and no other braces")
+    return url
+
+
+_Urls = Annotated[tuple[Annotated[Uri, AfterValidator(_filled_by_ca_id)], ...], Field(max_length=8)]
+
+
+class Pointers(Document):
+    """Where certificates say that status and issuer are found (RFC 5280 §4.2.1.13, §4.2.2.1).
+
+    Of each, null means the issuing CA's own addresses and an empty list none at all. ``{ca_id}`` in
+    an address stands for the issuing CA's. At ``crl_urls`` its complete CRL is to be found.
+    """
+
+    crl_urls: _Urls | None = None
+    ocsp_urls: _Urls | None = None
+    ca_urls: _Urls | None = None
+
+    @cached_property
+    def planned(self) -> plan.Pointers:
+        """The same as a part of a plan."""
+        return plan.Pointers(self.crl_urls, self.ocsp_urls, self.ca_urls)
+
+
 class Profile(Document):
     """What a certificate may contain and how it is issued; the document is the identity."""
 
@@ -203,6 +237,10 @@ class Profile(Document):
     extensions: Annotated[tuple[Extension, ...], Field(max_length=32)] = ()
     ca_path_length: Annotated[int, Field(ge=0, le=16)] | None = None  # None: an end entity
     ocsp_no_check: bool = False  # id-pkix-ocsp-nocheck (RFC 6960 §4.2.2.2.1)
+    pointers: Pointers = Pointers()
+    subject_key_identifier: SubjectKey = SubjectKey.SHA256
+    authority_key_identifier: AuthorityKey = AuthorityKey.KEY
+    csr_hash_min: CsrHash = CsrHash.SHA256
     validity: Validity
     conditions: Condition = Condition()
     device_id_required: bool = False
@@ -227,6 +265,8 @@ class Profile(Document):
                 raise ValueError("key_usage: only a CA signs certificates and CRLs")
             if any(isinstance(one, extensions.OF_CAS_ONLY) for one in self.extensions):
                 raise ValueError("extensions holds one that only CAs have")
+        elif self.subject_key_identifier is SubjectKey.NONE:
+            raise ValueError("subject_key_identifier: what a CA signs names its key by it")
         elif not _CA_USAGE.issuperset(self.key_usage) or "key_cert_sign" not in self.key_usage:
             raise ValueError("key_usage of a CA is key_cert_sign, mostly with crl_sign")
         return self

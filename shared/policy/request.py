@@ -30,7 +30,8 @@ class EnrollmentRequest:
     that the key is computed from the content (design.md §3).
     ``record`` is what is known of the device: the issuance core looks it up, no front end does.
     ``known_devices_only``: without a record it is refused. ``code`` is the SHA-256 of the one-time
-    code that this request spends. The three are no part of what makes two requests equal.
+    code that this request spends, ``csr_hash`` what a CSR's signature hashed with (``sha256``).
+    The four are no part of what makes two requests equal.
     """
 
     operation: Operation
@@ -50,6 +51,7 @@ class EnrollmentRequest:
     record: DeviceRecord | None = None
     known_devices_only: bool = False
     code: bytes | None = None
+    csr_hash: str | None = None
 
     @property
     def device(self) -> str | None:

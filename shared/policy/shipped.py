@@ -208,5 +208,11 @@ _FURTHER = (
     ),
 )
 
+#: The first ones for all key types that machines in the field have (IEEE 802.1AR §8.1 for IDevIDs).
+_SECOND = tuple(
+    Profile.from_document(one.to_document() | {"version": 2, "key_types": [*_ECC, *_RSA]})
+    for one in FIRST
+)
+
 #: The newest version of every shipped profile.
-SHIPPED = (*FIRST, *_FURTHER)
+SHIPPED = (*_SECOND, *_FURTHER)

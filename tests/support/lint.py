@@ -15,6 +15,7 @@ TOLERATED = {
     "INFO pkix.subject_key_identifier_rfc7093_method_1_identified: ": (
         "says how the identifier was made: the way that design.md §12 chose"
     ),
+    "INFO pkix.subject_key_identifier_method_1_identified: ": "the same of RFC 5280's method 1",
     r'ERROR pkix.invalid_domain_name_syntax: Invalid domain name syntax: "[A-Za-z0-9-]+"': (
         "RFC 1034 §3.5 allows a host name of one label, and plants use them"
     ),

@@ -5,7 +5,7 @@ from functools import cached_property
 from itertools import count
 
 from cryptography import x509
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hashes import SHA256, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.kernel.clock import US_PER_SECOND
@@ -114,13 +114,14 @@ def csr(
     name: x509.Name,
     *extensions: x509.ExtensionType,
     encoding: Encoding = Encoding.DER,
+    hashing: HashAlgorithm | None = None,
 ) -> bytes:
-    """A certification request as OpenSSL's users make it."""
+    """A certification request as OpenSSL's users make it; ``hashing`` None: SHA-256."""
     builder = x509.CertificateSigningRequestBuilder().subject_name(name)
     for extension in extensions:
         builder = builder.add_extension(extension, critical=False)
-    hashing = algorithms.usual(key.public_key()).hash
-    return builder.sign(key, hashing and SHA256()).public_bytes(encoding)
+    hashes = algorithms.usual(key.public_key()).hash is not None
+    return builder.sign(key, (hashing or SHA256()) if hashes else None).public_bytes(encoding)
 
 
 def _issuer(

@@ -1,6 +1,7 @@
 """The same certificate from another builder: cryptography's, with a key that is thrown away."""
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from shared.kernel.clock import datetime_of
@@ -8,7 +9,7 @@ from shared.pki import keys, names
 from shared.pki.algorithms import ECDSA_SHA256, Scheme, SignatureAlgorithm
 from shared.pki.certificates import Issuer
 from shared.pki.keys import KeyType
-from shared.pki.plan import Plan
+from shared.pki.plan import AuthorityKey, Plan, SubjectKey
 from tests.support import pki_keys
 
 _USAGES = (
@@ -53,25 +54,38 @@ def _issuers(plan: Plan, issuer: Issuer | None):
     if issuer is None:
         return
     identifier = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    yield x509.AuthorityKeyIdentifier(identifier.value.digest, None, None), False
-    if not plan.status_pointers:
-        return
-    if issuer.crl_urls:
-        point = x509.DistributionPoint(_uris(issuer.crl_urls), None, None, None)
+    named = (None, None)
+    if plan.authority_key is AuthorityKey.KEY_AND_ISSUER:
+        certificate = issuer.certificate
+        named = [x509.DirectoryName(certificate.issuer)], certificate.serial_number
+    yield x509.AuthorityKeyIdentifier(identifier.value.digest, *named), False
+    crl_urls, ocsp_urls, ca_urls = (
+        theirs if own is None else tuple(url.format(ca_id=issuer.ca_id) for url in own)
+        for own, theirs in (
+            (plan.pointers.crl_urls, issuer.crl_urls),
+            (plan.pointers.ocsp_urls, issuer.ocsp_urls),
+            (plan.pointers.ca_urls, issuer.ca_urls),
+        )
+    )
+    if crl_urls:
+        point = x509.DistributionPoint(_uris(crl_urls), None, None, None)
         yield x509.CRLDistributionPoints([point]), False
     access = [
-        x509.AccessDescription(AuthorityInformationAccessOID.OCSP, uri)
-        for uri in _uris(issuer.ocsp_urls)
+        x509.AccessDescription(AuthorityInformationAccessOID.OCSP, uri) for uri in _uris(ocsp_urls)
     ] + [
         x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, uri)
-        for uri in _uris(issuer.ca_urls)
+        for uri in _uris(ca_urls)
     ]
     if access:
         yield x509.AuthorityInformationAccess(access), False
 
 
 def _own(plan: Plan):
-    yield x509.SubjectKeyIdentifier(keys.key_identifier(plan.public_key)), False
+    if plan.subject_key is SubjectKey.SHA256:
+        yield x509.SubjectKeyIdentifier(keys.key_identifier(plan.public_key)), False
+    elif plan.subject_key is SubjectKey.SHA1:
+        public_key = serialization.load_der_public_key(plan.public_key)
+        yield x509.SubjectKeyIdentifier.from_public_key(public_key), False
     is_ca = plan.ca_path_length is not None
     yield x509.BasicConstraints(is_ca, plan.ca_path_length), True
     yield x509.KeyUsage(**{usage: usage in plan.key_usage for usage in _USAGES}), True

@@ -8,7 +8,14 @@ from shared.kernel.clock import US_PER_SECOND, ClockQuality, Instant
 from shared.pki import keys, names
 from shared.pki.certificates import IssuerLimits
 from shared.pki.extensions import ValueType
-from shared.pki.plan import NO_EXPIRY_US, AltName, AltNameKind, NameAttribute
+from shared.pki.plan import (
+    NO_EXPIRY_US,
+    AltName,
+    AltNameKind,
+    AuthorityKey,
+    NameAttribute,
+    SubjectKey,
+)
 from shared.policy.conditions import Condition, TextTest, TimeWindow
 from shared.policy.decide import Circumstances
 from shared.policy.device import DeviceRecord
@@ -17,6 +24,8 @@ from shared.policy.grant import Devices, Grant, SerialRange
 from shared.policy.profile import (
     AltNameRule,
     ClockInDoubt,
+    CsrHash,
+    Pointers,
     Profile,
     SubjectRule,
     TooLong,
@@ -175,6 +184,10 @@ def profiles(draw: st.DrawFn) -> Profile:
             too_long=draw(st.sampled_from(TooLong)),
             clock_in_doubt=draw(st.sampled_from(ClockInDoubt)),
         ),
+        pointers=draw(st.sampled_from([Pointers(), Pointers(crl_urls=(), ocsp_urls=())])),
+        subject_key_identifier=draw(st.sampled_from(SubjectKey)),
+        authority_key_identifier=draw(st.sampled_from(AuthorityKey)),
+        csr_hash_min=draw(_mostly(st.just(CsrHash.SHA256), st.sampled_from(CsrHash))),
         device_id_required=draw(st.booleans()),
         known_devices_only=draw(_mostly(st.just(False), st.just(True))),
         conditions=draw(conditions()),
@@ -236,6 +249,7 @@ def requests(draw: st.DrawFn, profile: Profile) -> EnrollmentRequest:
                 max_size=2,
             )
         ),
+        csr_hash=draw(st.none() | st.sampled_from(["sha256", "sha384", "sha512"])),
         record=draw(st.sampled_from([None, DeviceRecord("SN-0815", line="7"), DeviceRecord("x")])),
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from sqlalchemy import insert
@@ -374,10 +375,14 @@ def pem_with_key(key: ec.EllipticCurvePrivateKey, ders: list[bytes]) -> bytes:
     return private + formats.pem(ders).encode()
 
 
-def request_pem(common_name: str, key: ec.EllipticCurvePrivateKey | None = None) -> str:
-    """A CSR in PEM."""
+def request_pem(
+    common_name: str,
+    key: ec.EllipticCurvePrivateKey | None = None,
+    hashing: HashAlgorithm | None = None,
+) -> str:
+    """A CSR in PEM; ``hashing`` None: SHA-256."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    return csr(key or keys.generate(), name, encoding=Encoding.PEM).decode()
+    return csr(key or keys.generate(), name, encoding=Encoding.PEM, hashing=hashing).decode()
 
 
 def wish(attributes: dict[str, Any], kind: str = "certificate") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from shared.pki import keys
 from shared.pki.keys import KeyType
 from shared.pki.plan import AltNameKind
 from shared.policy.access import Alias, Evidence
-from shared.policy.profile import Profile
+from shared.policy.profile import CsrHash, Profile
 
 _CURVES = {
     "ec-p256": "P-256",
@@ -167,4 +167,13 @@ def _request(profile: Profile, file: str, name: str) -> str:
     ]
     extra = f" -addext subjectAltName={shlex.quote(','.join(alt_names))}" if alt_names else ""
     subject = shlex.quote(parts or f"/CN={name}")
-    return f"openssl req -new -key {file}.key -subj {subject}{extra} -outform der -out {file}.csr"
+    return (
+        f"openssl req -new{_digest(profile)} -key {file}.key -subj {subject}{extra} "
+        f"-outform der -out {file}.csr"
+    )
+
+
+def _digest(profile: Profile) -> str:
+    """Ask for a longer hash than OpenSSL's usual one, where keys do not bring their own."""
+    usual = profile.csr_hash_min is CsrHash.SHA256 or profile.key_types[0].value in _ALGORITHMS
+    return "" if usual else f" -{profile.csr_hash_min.value}"

@@ -6,7 +6,7 @@ from cryptography.x509.oid import AttributeOID, ExtensionOID
 
 from shared.pki.keys import KeyType
 from shared.pki.signed import INTEGER, SEQUENCE, tlv
-from shared.policy.profile import Profile
+from shared.policy.profile import CsrHash, Profile
 
 _SET, _CONTEXT_0, _CONTEXT_1 = 0x31, 0xA0, 0xA1
 #: id-aa-certificationRequestInfoTemplate and id-aa-extensionReqTemplate (RFC 9908 §3.4).
@@ -25,12 +25,19 @@ _CURVES = {
     "ec-brainpool-p512r1": "1.3.36.3.3.2.8.1.1.13",
     "ec-secp256k1": "1.3.132.0.10",
 }
+#: The signature algorithms by hash, for EC keys (RFC 5758 §3.2) and for RSA (RFC 4055 §5).
+_ECDSA = {CsrHash.SHA384: "1.2.840.10045.4.3.3", CsrHash.SHA512: "1.2.840.10045.4.3.4"}
+_RSA_WITH = {CsrHash.SHA384: "1.2.840.113549.1.1.12", CsrHash.SHA512: "1.2.840.113549.1.1.13"}
 
 
 def attributes(profile: Profile, *, channel_binding: bool) -> bytes:
-    """Give the DER CsrAttrs: key type, challengePassword if it is demanded, and the template."""
+    """Give the DER CsrAttrs: key type, what else is demanded, and the template.
+
+    That is a longer hash than SHA-256 (RFC 7030 §4.5.2) and the challengePassword.
+    """
     kinds = [kind.value for kind in profile.key_types if kind is not KeyType.RSA_OTHER]
     parts = [_key_attribute(kind) for kind in kinds[:1]]
+    parts.extend(_signature(kind, profile.csr_hash_min) for kind in kinds[:1])
     if channel_binding:
         parts.append(_oid(AttributeOID.CHALLENGE_PASSWORD))
     parts.append(_attribute(_INFO_TEMPLATE, _template(profile, kinds[0] if kinds else "")))
@@ -64,6 +71,11 @@ def _key_attribute(kind: str) -> bytes:
         bits = int(kind.removeprefix(_RSA_PREFIX))
         return _attribute(_RSA, asn1.encode_der(bits))
     return b""
+
+
+def _signature(kind: str, least: CsrHash) -> bytes:
+    by_hash = _ECDSA if kind in _CURVES else _RSA_WITH if kind.startswith(_RSA_PREFIX) else {}
+    return _oid(ObjectIdentifier(by_hash[least])) if least in by_hash else b""
 
 
 def _algorithm(kind: str) -> bytes:

@@ -35,7 +35,7 @@ class ServerKeys:
         """
 
         def request(spki: bytes, issue_key: str) -> EnrollmentRequest:
-            return replace(wish, public_key=spki, idempotency_key=issue_key)
+            return replace(wish, public_key=spki, csr_hash=None, idempotency_key=issue_key)
 
         base = f"est-server-key {wish.principal} {_content(wish).hex()}"
         kind = _kind(self._ports.profile(wish.profile))

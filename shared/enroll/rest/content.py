@@ -34,9 +34,16 @@ class Wish:
     replaces: tuple[str, str] | None = None
 
     def by(
-        self, principal: str, public_key: bytes, idempotency_key: str | None
+        self,
+        principal: str,
+        public_key: bytes,
+        idempotency_key: str | None,
+        csr_hash: str | None = None,
     ) -> EnrollmentRequest:
-        """Complete the wish: who asks, for which key (DER SPKI), under which Idempotency-Key."""
+        """Complete the wish: who asks, for which key (DER SPKI), under which Idempotency-Key.
+
+        ``csr_hash`` is what the CSR's signature hashed with, where there is one.
+        """
         return EnrollmentRequest(
             operation=self.operation,
             protocol=PROTOCOL,
@@ -52,6 +59,7 @@ class Wish:
             replaces=self.replaces,
             test=self.test,
             idempotency_key=idempotency_key,
+            csr_hash=csr_hash,
         )
 
 

@@ -178,7 +178,8 @@ class Enrolling:
                 pointer="/data/attributes/key_type",
             )
         key = scope.text if scope else None
-        issued = await self._ports.issuance.issue(wish.by(principal.name, csr.public_key, key))
+        request = wish.by(principal.name, csr.public_key, key, csr.signature_hash)
+        issued = await self._ports.issuance.issue(request)
         issuer = self._ports.keys.of(issued.ca_id).issuer
         return without_key(issued, issuer, attributes.format)
 

@@ -24,7 +24,7 @@ from shared.kernel.errors import BadRequestError, ConflictError, ForbiddenError,
 from shared.policy.grant import Grant
 from shared.policy.profile import Profile
 from shared.policy.rights import Right
-from shared.policy.shipped import SHIPPED
+from shared.policy.shipped import FIRST, SHIPPED
 from shared.store.database import Database
 from shared.store.schema import gateway, grant_use, profile
 from shared.store.transaction import Transaction
@@ -95,7 +95,7 @@ def _found(transaction: Transaction) -> None:
     )
     row = {"name": "gw-1", "state": "active", "state_reason": "", "created_at": 0}
     transaction.execute(insert(gateway), row)
-    for first in SHIPPED[:3]:
+    for first in FIRST:
         books.draft(transaction, first, ACTOR)
         books.publish(transaction, first.name, first.version, first.sha256, ACTOR)
     row = {"grant_id": "grant-1", "version": 1, "quota": 10, "used": 0, "state": "active"}
@@ -119,7 +119,7 @@ async def world(tmp_path: Path) -> AsyncGenerator[World]:
 
 
 def changed(**changes: Any) -> dict[str, Any]:
-    document = SHIPPED[0].to_document() | changes
+    document = FIRST[0].to_document() | changes
     del document["version"]
     return document
 
@@ -143,7 +143,7 @@ async def test_a_published_version_is_in_force_here_and_acknowledged_by_the_gate
         for line in await world.authoring.profiles()
         if line["name"] == "tls-server"
     }
-    assert states == {1: "superseded", 2: "active"}
+    assert states == {1: "superseded", 2: "active", 3: "shipped"}  # ours took the number 2
     changes = await world.authoring.difference("tls-server", 1, 2)
     assert {change["field"] for change in changes} == {"title", "version"}
 
@@ -234,7 +234,7 @@ async def test_a_grant_is_topped_up_once_however_often_it_is_said(world: World):
 
 
 async def test_a_tampered_bundle_or_grant_is_refused_whole(world: World):
-    document = SHIPPED[0].to_document() | {"key_types": ["rsa-1024"]}
+    document = FIRST[0].to_document() | {"key_types": ["rsa-1024"]}
     bundle = {"version": 9, "profiles": [document], "certificates": []}
     for kind, body in (
         ("bundle", {"document": bundle}),
@@ -255,7 +255,7 @@ async def test_a_tampered_bundle_or_grant_is_refused_whole(world: World):
 async def test_publishing_may_need_a_second_person(world: World):
     """What he agrees to is what was seen: another content under the same version is refused."""
     authoring = world.authoring_of("profile.publish")
-    document = SHIPPED[0].to_document() | {"name": "ours", "version": 1}
+    document = FIRST[0].to_document() | {"name": "ours", "version": 1}
     await authoring.draft(document, ACTOR)
     first = await authoring.publish("ours", 1, USUAL, ACTOR)
     assert first.approval is not None

@@ -15,10 +15,12 @@ from pyasn1_alt_modules import rfc7030, rfc9908
 
 from shared.pki import keys
 from shared.policy.access import Access, Alias
+from shared.policy.profile import Profile
 from tests.support.est import EstClient
 from tests.support.rest_server import Server
 
 P256, EC_PUBLIC_KEY = "1.2.840.10045.3.1.7", "1.2.840.10045.2.1"
+ECDSA_WITH_SHA384 = "1.2.840.10045.4.3.3"
 
 
 async def test_csrattrs_name_key_and_names(server: Server, client: EstClient):
@@ -37,6 +39,16 @@ async def test_csrattrs_name_key_and_names(server: Server, client: EstClient):
     wanted = [str(rdn[0]["type"]) for rdn in decoded["subject"]["rdnSequence"]]
     assert NameOID.COMMON_NAME.dotted_string in wanted
     assert str(decoded["subjectPKInfo"]["algorithm"]["algorithm"]) == EC_PUBLIC_KEY
+
+
+async def test_csrattrs_name_the_hash_that_is_wanted(
+    server: Server, client: EstClient, monkeypatch: pytest.MonkeyPatch
+):
+    document = server.est.profile("tls-client").to_document() | {"csr_hash_min": "sha384"}
+    monkeypatch.setattr(server.rules, "profile", lambda _: Profile.from_document(document))
+    answer = await client.curl("csrattrs")
+    attributes, _ = decoder.decode(base64.b64decode(answer.body), asn1Spec=rfc7030.CsrAttrs())
+    assert ECDSA_WITH_SHA384 in [str(one["oid"]) for one in attributes if one["oid"].isValue]
 
 
 def _request(challenge: bytes | None) -> bytes:

@@ -9,11 +9,28 @@ from cryptography import x509
 from shared.enroll.est.commands import Place, ready_made
 from shared.enroll.est.enrolling import DEFAULT_ALIAS
 from shared.policy.access import Access, Alias, Evidence
+from shared.policy.profile import Profile
+from tests.support import rest_server
 from tests.support.est import EstClient
 from tests.support.rest_server import Server
 
 
-@pytest.mark.parametrize("profile", ["tls-client", "tls-server"])
+@pytest.fixture
+def strict(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """The shipped profiles, with the hash that requests are to be signed with at least."""
+    shipped = [
+        Profile.from_document(one.to_document() | {"csr_hash_min": request.param})
+        for one in rest_server.SHIPPED
+    ]
+    monkeypatch.setattr(rest_server, "SHIPPED", tuple(shipped))
+
+
+@pytest.mark.parametrize(
+    ("strict", "profile"),
+    [("sha256", "tls-client"), ("sha256", "tls-server"), ("sha384", "tls-client")],
+    indirect=["strict"],
+)
+@pytest.mark.usefixtures("strict")
 async def test_what_is_shown_works(server: Server, client: EstClient, tmp_path: Path, profile: str):
     alias = Alias(name="line", profile=profile, accepts=(Evidence.TOKEN,))
     server.rules.access = Access(aliases=(alias,))

@@ -14,7 +14,15 @@ from shared.pki import certificates, keys, signed
 from shared.pki.algorithms import BY_NAME, ECDSA_SHA256
 from shared.pki.certificates import Issuer
 from shared.pki.keys import KeyType
-from shared.pki.plan import NO_EXPIRY_US, AltName, AltNameKind, NameAttribute
+from shared.pki.plan import (
+    NO_EXPIRY_US,
+    AltName,
+    AltNameKind,
+    AuthorityKey,
+    NameAttribute,
+    Pointers,
+    SubjectKey,
+)
 from tests.support import pki_keys
 from tests.support.pki_hierarchy import DAY_US, NOW_US, Hierarchy, leaf_plan, subject
 from tests.support.pki_twin import twin
@@ -39,6 +47,9 @@ YEAR_2050_US = 2_524_608_000 * US_PER_SECOND
 MOMENTS = st.one_of(
     st.integers(0, NO_EXPIRY_US // US_PER_SECOND).map(lambda seconds: seconds * US_PER_SECOND),
     st.sampled_from([YEAR_2050_US - US_PER_SECOND, YEAR_2050_US, NO_EXPIRY_US]),
+)
+_URLS = st.sampled_from(
+    [None, (), ("http://pki.plant.example/{ca_id}.crl",), ("http://a.example/x", "ldap://b/c")]
 )
 USAGES = ("digital_signature", "content_commitment", "key_agreement", "key_cert_sign", "crl_sign")
 
@@ -65,7 +76,9 @@ def plans(draw: st.DrawFn):
         extensions=tuple(draw(st.lists(values, max_size=1))),
         ca_path_length=draw(st.none() | st.integers(0, 3)),
         no_check=draw(st.booleans()),
-        status_pointers=draw(st.booleans()),
+        pointers=Pointers(draw(_URLS), draw(_URLS), draw(_URLS)),
+        subject_key=draw(st.sampled_from(SubjectKey)),
+        authority_key=draw(st.sampled_from(AuthorityKey)),
     )
 
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from shared.kernel.clock import US_PER_SECOND, ClockQuality, Instant
 from shared.pki import certificates, keys, names
 from shared.pki.certificates import IssuerLimits
-from shared.pki.plan import NO_EXPIRY_US, AltName, AltNameKind, NameAttribute, Plan
+from shared.pki.plan import NO_EXPIRY_US, AltName, AltNameKind, NameAttribute, Plan, Pointers
 from shared.policy.decide import Circumstances, Outcome, Refusal, decide, explain
 from shared.policy.grant import Devices, Grant, SerialRange
 from shared.policy.profile import ClockInDoubt, Profile, SubjectRule, TooLong
@@ -317,6 +317,24 @@ def test_metadata_goes_into_the_subject_only_where_the_profile_maps_it():
 )
 def test_each_rule_refuses_by_its_name(rule, changes):
     refused(rule, decide(SERVER, None, request(**changes), circumstances()))
+
+
+@pytest.mark.parametrize(("used", "allowed"), [(None, True), ("sha256", False), ("sha512", True)])
+def test_a_request_is_signed_with_the_hash_that_the_profile_wants(used, allowed):
+    """None: EdDSA and ML-DSA hash by themselves, and keys made here need no request."""
+    strict = changed(SERVER, csr_hash_min="sha384")
+    outcome = decide(strict, None, request(csr_hash=used), circumstances())
+    assert planned(outcome) if allowed else refused("csr_hash", outcome)
+
+
+def test_the_profile_says_how_keys_are_named_and_where_status_is():
+    addresses = {"crl_urls": ["http://pki.plant.example/{ca_id}.crl"], "ocsp_urls": []}
+    forms = {"subject_key_identifier": "sha1", "authority_key_identifier": "key_and_issuer"}
+    plan = planned(
+        decide(changed(SERVER, pointers=addresses, **forms), None, request(), circumstances())
+    )
+    assert plan.pointers == Pointers(("http://pki.plant.example/{ca_id}.crl",), (), None)
+    assert (plan.subject_key, plan.authority_key) == ("sha1", "key_and_issuer")
 
 
 def test_a_required_attribute_must_be_there():

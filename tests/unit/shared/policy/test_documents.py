@@ -8,7 +8,7 @@ from shared.kernel.errors import BadRequestError
 from shared.policy.bundle import Bundle
 from shared.policy.grant import Devices, Grant, SerialRange
 from shared.policy.profile import Profile
-from shared.policy.shipped import SHIPPED
+from shared.policy.shipped import FIRST, SHIPPED
 from tests.support.pki_hierarchy import NOW_US, Hierarchy
 
 GRANT = Grant(
@@ -31,11 +31,33 @@ def test_a_profile_reads_back_from_its_document(profile):
     assert json.loads(profile.document)["name"] == profile.name
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"pointers": {"crl_urls": ["http://a.example/{device}"]}}, "no other braces"),
+        ({"pointers": {"ocsp_urls": ["no address"]}}, "ocsp_urls"),
+        ({"csr_hash_min": "sha1"}, "csr_hash_min"),
+        (
+            {
+                "subject_key_identifier": "none",
+                "ca_path_length": 0,
+                "key_usage": ["key_cert_sign"],
+            },
+            "subject_key_identifier",
+        ),
+    ],
+)
+def test_wrong_forms_are_refused(changes, problem):
+    with pytest.raises(BadRequestError) as caught:
+        Profile.from_document(SHIPPED[0].to_document() | changes)
+    assert problem in f"{caught.value.message} {caught.value.pointer}"
+
+
 def test_the_hash_is_of_the_content():
     server = SHIPPED[0]
     spaced = json.dumps(server.to_document(), indent=2)
     assert Profile.from_document(spaced).sha256 == server.sha256
-    other = Profile.from_document(server.to_document() | {"version": 2})
+    other = Profile.from_document(server.to_document() | {"version": 7})
     assert other.sha256 != server.sha256
     defaults = server.to_document() | {"mode": "local", "device_id_required": False}
     assert Profile.from_document(defaults).sha256 == server.sha256
@@ -133,6 +155,17 @@ def test_a_shipped_version_never_changes_its_content():
         ("tls-server", 1): "0fa40365c08cf7ca1c4987a55b528d799f359a7025d3f1aeb34365e581bc1c2e",
         ("tls-client", 1): "1088c265df7f4ccc877a65a0c20ada10513a5ad8b72a3c47e3262097b85f3491",
         ("idevid", 1): "00b6f780b69d18a8db800a293e08b918c9c0a4aece8f116b2744976b1eae7d54",
+        ("tls-server", 2): "4e9f87f82f7374a72617426b5f47528838d45ff94c615349ff20ef543a91d7ab",
+        ("tls-client", 2): "572cde3f99460a40b32e8baf226014e86bfba95b57a15bb0dfb12c8ab66ad246",
+        ("idevid", 2): "72644ce3501218864c47ac641f37003ba83ec9d1b09cbc1b9ddfc6db79fc33a6",
+        ("ldevid", 1): "833e2ef8b4b23d4cca2550dad92a310b2f9dc2e0ba9a5d106c681d36535ea7d0",
+        ("opc-ua-rsa", 1): "bae36dfd6b2b799c808f5f5282af1df9cded6a50c1f5a317a8fb5a09612f92f0",
+        ("opc-ua-ecc", 1): "1ab8c207a169f096012a6946347025fa667a9ba66b399b9bf44c6101fea21f48",
+        ("dot1x-client", 1): "6f917fadebf802f0fe135a61d6895f458a5ce6e376e90b7b54c3572a5840f00c",
+        ("smime", 1): "a9b68c3daafd3b7421dd86a53a742a4fb4956dc6844b79ca10105fe2bafb7114",
+        ("code-signing", 1): "76d8b4de305d4a247b512bc9f4c56a01e399e0954cd91d822104e44695ab59d3",
+        ("ocsp-responder", 1): "369c812df1ec33ea4e2ae64017ff9a76375e0dbecd92a5719d304db727f99ff1",
+        ("sub-ca", 1): "126ddcfb94e29cf6bc14a42a6ec2521d223c90a0e35cee30990f77fec8358ebc",
     }
-    shipped = {(profile.name, profile.version): profile.sha256 for profile in SHIPPED}
-    assert all(shipped.get(name, digest) == digest for name, digest in field.items())
+    shipped = {(profile.name, profile.version): profile.sha256 for profile in (*FIRST, *SHIPPED)}
+    assert shipped == field

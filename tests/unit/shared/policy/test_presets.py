@@ -8,7 +8,7 @@ from shared.kernel.errors import NotFoundError
 from shared.policy import presets
 from shared.policy.grant import Devices
 from shared.policy.presets import Change, difference
-from shared.policy.shipped import FIRST, SHIPPED
+from shared.policy.shipped import FIRST
 from tests.support.policy_requests import profiles
 
 #: What the field holds: these documents never change.
@@ -36,8 +36,8 @@ def test_a_preset_is_idempotent_and_never_looser(profile, name):
 
 
 def test_hardened_changes_what_it_says():
-    [server] = presets.applied(presets.preset("hardened"), SHIPPED[:1])
-    assert difference(SHIPPED[0].to_document(), server.to_document()) == [
+    [server] = presets.applied(presets.preset("hardened"), FIRST[:1])
+    assert difference(FIRST[0].to_document(), server.to_document()) == [
         Change("validity.clock_in_doubt", None, "hold"),
         Change("validity.days_max", 825, 398),
         Change("validity.too_long", None, "refuse"),
