@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from shared.pki import formats
+from shared.policy.profile import Profile
 from tests.support import rest_server
 from tests.support.est import EstClient
 
@@ -22,3 +23,13 @@ def client(server: rest_server.Server, tmp_path: Path) -> EstClient:
     root = tmp_path / "root.pem"
     root.write_text(formats.pem([server.authority.issuer.chain[-1]]))
     return EstClient(tmp_path, f"{server.urls['machines']}/.well-known/est/tls-client", root)
+
+
+@pytest.fixture
+def strict(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """The shipped profiles, with the hash that requests are to be signed with at least."""
+    shipped = [
+        Profile.from_document(one.to_document() | {"csr_hash_min": request.param})
+        for one in rest_server.SHIPPED
+    ]
+    monkeypatch.setattr(rest_server, "SHIPPED", tuple(shipped))

@@ -15,7 +15,6 @@ from pyasn1_alt_modules import rfc7030, rfc9908
 
 from shared.pki import keys
 from shared.policy.access import Access, Alias
-from shared.policy.profile import Profile
 from tests.support.est import EstClient
 from tests.support.rest_server import Server
 
@@ -41,11 +40,9 @@ async def test_csrattrs_name_key_and_names(server: Server, client: EstClient):
     assert str(decoded["subjectPKInfo"]["algorithm"]["algorithm"]) == EC_PUBLIC_KEY
 
 
-async def test_csrattrs_name_the_hash_that_is_wanted(
-    server: Server, client: EstClient, monkeypatch: pytest.MonkeyPatch
-):
-    document = server.est.profile("tls-client").to_document() | {"csr_hash_min": "sha384"}
-    monkeypatch.setattr(server.rules, "profile", lambda _: Profile.from_document(document))
+@pytest.mark.parametrize("strict", ["sha384"], indirect=True)
+@pytest.mark.usefixtures("strict", "server")
+async def test_csrattrs_name_the_hash_that_is_wanted(client: EstClient):
     answer = await client.curl("csrattrs")
     attributes, _ = decoder.decode(base64.b64decode(answer.body), asn1Spec=rfc7030.CsrAttrs())
     assert ECDSA_WITH_SHA384 in [str(one["oid"]) for one in attributes if one["oid"].isValue]

@@ -9,20 +9,8 @@ from cryptography import x509
 from shared.enroll.est.commands import Place, ready_made
 from shared.enroll.est.enrolling import DEFAULT_ALIAS
 from shared.policy.access import Access, Alias, Evidence
-from shared.policy.profile import Profile
-from tests.support import rest_server
 from tests.support.est import EstClient
 from tests.support.rest_server import Server
-
-
-@pytest.fixture
-def strict(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """The shipped profiles, with the hash that requests are to be signed with at least."""
-    shipped = [
-        Profile.from_document(one.to_document() | {"csr_hash_min": request.param})
-        for one in rest_server.SHIPPED
-    ]
-    monkeypatch.setattr(rest_server, "SHIPPED", tuple(shipped))
 
 
 @pytest.mark.parametrize(
