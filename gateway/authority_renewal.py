@@ -125,6 +125,7 @@ class AuthorityRenewal:
                 label=label,
                 issue_until_us=body["issue_until_us"],
             )
+            certified.keep_links(transaction, body.get("links", ()))
             facts.put(transaction, _ASKED, None)
             facts.put(transaction, _LABEL, None)
 

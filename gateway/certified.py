@@ -1,21 +1,26 @@
 """A CA certificate from central becomes the gateway's: the key is proven, the rows are written."""
 
+import hashlib
 from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, select, update
+from sqlalchemy.dialects.postgresql import insert
 
 from shared.hsm.client import HsmClient
 from shared.kernel.clock import utc_us_of
 from shared.kernel.errors import UntrustedError
-from shared.pki import algorithms, keys
+from shared.pki import algorithms, chain, keys
 from shared.pki.keys import PublicKey
-from shared.store.schema import ca
+from shared.store.schema import ca, cross_certificate
 from shared.store.transaction import Transaction
 
 _KNOWN = select(ca.c.ca_id).where(ca.c.ca_id == bindparam("wanted"))
+_ROOTS = select(ca.c.der).where(ca.c.kind == "root")
+_LINK = insert(cross_certificate).on_conflict_do_nothing()
 _INSERT = insert(ca)
 _RECERTIFY = update(ca).where(ca.c.ca_id == bindparam("wanted"))
 _RETIRE = (
@@ -68,6 +73,27 @@ def store(
         changed = ("der", "parent_id", "issue_until", "not_after", "state")
         transaction.execute(_RECERTIFY, wanted | {name: own[name] for name in changed})
     transaction.execute(_RETIRE, wanted)
+
+
+def keep_links(transaction: Transaction, links: Sequence[bytes]) -> None:
+    """Keep what the generations of a root say of each other, as far as its signer is known here.
+
+    Machines that trust one generation reach the other by it (RFC 7030 §4.1.3).
+    """
+    roots = [row.der for row in transaction.all(_ROOTS)]
+    for der in links:
+        try:
+            path = chain.verify(der, (), roots, transaction.now.utc_us)
+        except UntrustedError:
+            continue
+        row = {
+            "sha256": hashlib.sha256(der).hexdigest(),
+            "ca_id": ca_id(der),
+            "issuer_id": ca_id(path[-1].public_bytes(Encoding.DER)),
+            "der": der,
+            "created_at": transaction.now.utc_us,
+        }
+        transaction.execute(_LINK, row)
 
 
 def ca_id(der: bytes) -> str:

@@ -56,6 +56,7 @@ _CHILDREN = select(ca.c.name).where(ca.c.parent_id == bindparam("which")).limit(
 _ISSUED = select(certificate.c.serial).where(certificate.c.ca_id == bindparam("which")).limit(1)
 _NAMED_BY = select(profile.c.name, profile.c.document).where(profile.c.state == "active")
 _CROSS_OF = select(cross_certificate).where(cross_certificate.c.ca_id == bindparam("which"))
+_CROSSED = select(cross_certificate.c.der)
 _REQUESTS = select(ca_request).order_by(ca_request.c.created_at)
 
 
@@ -231,6 +232,7 @@ class Administration:
     async def roll_over(self, ca_id: str, actor: str) -> str:
         """Follow a CA by its next generation, with a new key and the same place; gives its id.
 
+        Below a parent that was rolled over that is below the parent's next generation.
         The former one keeps its status. Where a root is followed, each certifies the other, so
         that who trusts either one verifies both (RFC 4210 §4.4). Below a fleet CA each gateway's
         CA is certified anew, with its key, and hears of it.
@@ -245,12 +247,13 @@ class Administration:
         name = _next_name(row.name)
         subject = await self._new_subject(name, row.kind, row.tenant or "", kind, kept)
         end_us = former.issuer.limits.not_after_us
-        if row.parent_id is None:
+        parent_id = row.parent_id and self._in_force(row.parent_id)
+        if parent_id is None:
             der = self._maker.self_signed(subject, former.issuer.path_length, end_us)
         else:
-            parent = self._hierarchy.of(row.parent_id)
+            parent = self._hierarchy.of(parent_id)
             der = await self._maker.below(parent, subject, former.issuer.path_length, end_us)
-        crossed = await self._maker.links(former, subject, der) if row.parent_id is None else []
+        crossed = await self._maker.links(former, subject, der) if parent_id is None else []
 
         def unit(transaction: Transaction) -> None:
             transaction.execute(_SET_STATE, {"which": ca_id, "new": kinds.RETIRED})
@@ -259,7 +262,7 @@ class Administration:
 
         count = former.issuer.partitions.in_force
         await self._store(
-            subject, der, row.parent_id, actor, "ca.rolled-over", unit, crl_partitions=count
+            subject, der, parent_id, actor, "ca.rolled-over", unit, crl_partitions=count
         )
         if row.kind == kinds.FLEET:
             await self._recertify_gateways(ca_id, subject.ca_id, actor)
@@ -354,7 +357,7 @@ class Administration:
 
     async def _recertify_gateways(self, former_id: str, fleet_id: str, actor: str) -> None:
         """Certify each gateway's CA below the new fleet CA, with its key; the order says so."""
-        fleet = self._hierarchy.of(fleet_id)
+        fleet, links = self._hierarchy.of(fleet_id), await self._links()
         for row in list(self._hierarchy.rows.values()):
             if row.parent_id != former_id or row.kind != kinds.GATEWAY or row.state != kinds.ACTIVE:
                 continue
@@ -363,6 +366,7 @@ class Administration:
                 "ca_id": row.ca_id,
                 "der": der,
                 "chain": list(fleet.issuer.chain),
+                "links": links,
                 "issue_until_us": row.issue_until or row.not_after,
             }
 
@@ -376,6 +380,22 @@ class Administration:
 
             await self._database.writer.run(unit)
         await self._hierarchy.refresh()
+
+    def _in_force(self, ca_id: str) -> str:
+        """Give this CA or the generation of it that issues now; raises ConflictError."""
+        rows = {row.name: row for row in self._hierarchy.rows.values()}
+        row: Any = self._row(ca_id)
+        while row is not None and row.state != kinds.ACTIVE:
+            row = rows.get(_next_name(row.name))
+        if row is None:
+            raise ConflictError("The CA above issues no more.", remedy="Make one below another.")
+        return row.ca_id
+
+    async def _links(self) -> list[bytes]:
+        """Give what the generations of a root say of each other (RFC 4210 §4.4), DER."""
+        ders = [row.der for row in await self._database.read(_CROSSED)]
+        parsed = map(x509.load_der_x509_certificate, ders)
+        return [der for one, der in zip(parsed, ders, strict=True) if one.subject == one.issuer]
 
     def _keep_cross(
         self, transaction: Transaction, ca_id: str, issuer_id: str, der: bytes, actor: str

@@ -198,6 +198,33 @@ def test_est_gives_what_leads_from_either_generation_of_the_root_to_the_other(
         assert _verified(tmp_path, leaf, root, *between) == "OK"
 
 
+def test_the_line_goes_below_the_next_root_and_reaches_the_former_one(fleet: Fleet, tmp_path: Path):
+    """The next fleet CA is below the next root; the gateway's EST gives both, and their links."""
+    [gateway] = fleet.gateways
+    new, former = (_pems_of(fleet, row["ca_id"]) for row in _first_roots(fleet))
+    active = next(
+        row
+        for row in _listed(fleet).values()
+        if row["kind"] == "fleet" and row["state"] == "active"
+    )
+    fleet_id = _ca(fleet, "roll-over", active["ca_id"])
+    statement = "SELECT parent_id FROM ca WHERE gateway = ? AND state = 'active'"
+    wait_until(
+        lambda: rows(gateway.database, statement, _NAME) == [(fleet_id,)],
+        what="the gateway's CA is below the fleet CA of the next root",
+    )
+    client = EstClient(
+        tmp_path, f"{gateway.machine_url}/.well-known/est/tls-client",
+        _write(tmp_path / "trusted.pem", fleet.central.ca_bundle),
+    )  # fmt: skip
+    given = _est(asyncio.run(client.curl("cacerts")))
+    assert {new[0], former[0], *filter(_is_self_issued, (*new[1:], *former[1:]))} <= set(given)
+    [leaf, _] = _at_gateway(fleet, "next-root")
+    for root in (new[0], former[0]):
+        between = [one for one in given if one not in {new[0], former[0]}]
+        assert _verified(tmp_path, leaf, root, *between) == "OK"
+
+
 def test_it_all_outlives_a_restart(fleet: Fleet):
     before = _listed(fleet)
     fleet.central.process.stop()
