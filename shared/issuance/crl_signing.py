@@ -72,9 +72,14 @@ class CrlSigning:
                 raise
             await self._delta(key)
 
-    async def is_due(self, ca_id: str) -> bool:
-        """Tell whether time alone asks for a CRL of this CA."""
+    async def is_due(self, ca_id: str, *, news: bool = True) -> bool:
+        """Tell whether time asks for a CRL of this CA, or, with ``news``, what none shows yet.
+
+        So a revocation is shown also when a crash came between its commit and its CRL.
+        """
         standing = await self._crls.standing(ca_id)
+        if news and standing.news:
+            return True
         try:
             key = self._keys.of(ca_id)
             deltas, partitions = _has_deltas(key), key.issuer.partitions.every
@@ -158,7 +163,7 @@ class CrlSigning:
     async def _delta(self, key: IssuingKey) -> None:
         """Sign a delta; its number is above that of each complete CRL (RFC 5280 §5.2.4)."""
         found = await self._crls.delta_listing(key.issuer.ca_id, self._keep_us)
-        await self._sign(key, Listing(found.entries), found.base)
+        await self._sign(key, Listing(found.entries, found.through), found.base)
 
     @property
     def _keep_us(self) -> int:
@@ -204,6 +209,7 @@ class CrlSigning:
             None if base is not None else listing,
             now_us - overlap_us if _has_deltas(key) else None,
             partition,
+            listing.through,
         )
         await self._crls.save_crl(signed)
         return der

@@ -41,7 +41,8 @@ class CrlStanding:
     """What was signed last for a CA: thisUpdate in UTC µs.
 
     ``based``: a complete CRL is known that a delta can build on; ``behind``: the newest delta is
-    older than the newest complete one.
+    older than the newest complete one; ``news``: a status changed that neither of them surely
+    shows, because it did just now or a crash came between.
     """
 
     partitions: Mapping[Partition, PartitionStanding]
@@ -49,6 +50,7 @@ class CrlStanding:
     delta_us: int | None = None
     based: bool = False
     behind: bool = False
+    news: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +70,19 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class DeltaListing:
-    """What changed since the complete CRL with the number ``base``."""
+    """What changed since the complete CRL with the number ``base``, surely up to ``through``."""
 
     base: int
     entries: Sequence[Entry]
+    through: int
 
 
 @dataclass(frozen=True, slots=True)
 class SignedCrl:
-    """A CRL to be served; times in UTC µs. ``listing`` is what it was made of, None of a delta.
+    """A CRL to be served; times in UTC µs.
+
+    ``listing`` is what it was made of; None of a delta, which surely shows what changed
+    ``through`` there.
 
     ``partition`` says which share it lists; None: all.
 
@@ -92,6 +98,7 @@ class SignedCrl:
     listing: Listing | None = Listing()
     bases_until_us: int | None = None
     partition: Partition | None = None
+    through: int = 0
 
 
 class CrlStore(Protocol):

@@ -136,9 +136,6 @@ class MassRevocation:
                 places, looked = await self._operations.following(left)
                 left = await self._revoke(left, places, looked)
                 self._changed()
-        if operation.position:  # what was revoked before a crash may be in no CRL yet
-            for ca_id in self._status.ca_ids:
-                self._status.request_crl(ca_id)
 
     async def _revoke(
         self, operation: Operation, places: Sequence[Place], looked: int

@@ -212,5 +212,5 @@ class StatusService:
 
     async def _want_what_is_due(self) -> None:
         for ca_id in self._ca_ids:
-            if await self._signing.is_due(ca_id):
+            if await self._signing.is_due(ca_id, news=self._later is None):
                 self._wanted.add(ca_id)

@@ -146,12 +146,14 @@ class SqlCrls:
         """Tell what was signed last."""
         this = {"ca": ca_id}
         last = {row.scope: row for row in await self._database.read(_NEWEST, this)}
+        [last_change] = await self._database.read(_LAST_CHANGE, this)
         complete, delta = last.get(COMPLETE), last.get(DELTA)
         return CrlStanding(
             complete_us=None if complete is None else complete.this_update,
             delta_us=None if delta is None else delta.this_update,
             based=bool(await self._database.read(_BASES, this)),
             behind=bool(complete and delta and delta.number < complete.number),
+            news=last_change.id > max((row.through for row in (complete, delta) if row), default=0),
             partitions={
                 partition: PartitionStanding(row.this_update, row.through)
                 for scope, row in last.items()
@@ -205,6 +207,7 @@ class SqlCrls:
         if not bases:
             raise ConflictError(f"The CA {ca_id} has no CRL that a delta could build on.")
         base, last = bases[0], bases[-1]
+        [last_change] = await self._database.read(_LAST_CHANGE, {"ca": ca_id})
         cutoff_us = await self._cutoff_us(ca_id, bases, keep_expired_us)
         changed = await self._changed(ca_id, base.through)
         found = {
@@ -221,7 +224,7 @@ class SqlCrls:
                 if row.serial not in found:  # listed again, if entries stay longer than before
                     gone = _ended(row, cutoff_us)
                     found[row.serial] = _removed(row, row.not_after) if gone else _entry(row)
-        return DeltaListing(base.number, list(found.values()))
+        return DeltaListing(base.number, list(found.values()), last_change.id)
 
     async def chain_heads(self) -> bytes | None:
         """Give CBOR of the open segment's name and heads; None where there is no outbox."""
@@ -245,10 +248,11 @@ class SqlCrls:
         ca_id, number, listing = signed.ca_id, signed.number, signed.listing
         scope = DELTA if listing is None else str(signed.partition or COMPLETE)
         row = _row(ca_id, number, signed.der, signed.this_update_us, signed.next_update_us)
+        through = listing.through if listing else signed.through
         this = {"ca": ca_id, "newest": number}
 
         def unit(tx: Transaction) -> None:
-            _serve(tx, {**row, "scope": scope, "through": listing.through if listing else 0})
+            _serve(tx, {**row, "scope": scope, "through": through})
             tx.execute(_COUNT, this)
             if listing is not None and scope == COMPLETE:
                 _remember(tx, signed, listing)

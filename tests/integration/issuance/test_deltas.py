@@ -8,7 +8,9 @@ import pytest
 from cryptography import x509
 from sqlalchemy import select
 
+from shared.issuance.crl_signing import CrlSigning
 from shared.kernel.errors import ForbiddenError
+from shared.kernel.ids import serial_text
 from shared.store.schema import crl_base, status_change
 from tests.support.delta_crls import CA_ID, DAY_S, GATEWAY, HOUR_S, Crl, Line, line
 from tests.support.lint import assert_clean_crl
@@ -99,6 +101,31 @@ async def test_a_revocation_signs_a_delta_only_and_complete_crls_keep_their_sche
         await one.sign_news()
         delta = await one.delta()
         assert delta and delta.listed == {2: "superseded"}
+
+
+@pytest.mark.parametrize("deltas", [True, False])
+async def test_what_was_revoked_before_a_crash_is_shown_after_the_start(
+    tmp_path: Path, each_database: str, deltas: bool
+):
+    """Nobody asked for a CRL between the commit and the end of the process."""
+    async with line(tmp_path / "gateway.db") as one:
+        one.keys.turn(deltas=deltas)
+        await one.issue(1)
+        await one.service.sign_crl(CA_ID)
+        await one.ledger.revoke(CA_ID, serial_text(1), "superseded", "test")
+        one.restart()
+        running = asyncio.create_task(one.service.run())
+        async with asyncio.timeout(30):
+            while not await _listed(one):  # noqa: ASYNC110 - it does not notify
+                await asyncio.sleep(0.01)
+        running.cancel()
+        signing = CrlSigning(one.keys, one.crls, one.clock, one.schedule)
+        assert not await signing.is_due(CA_ID), "it is signed once"
+
+
+async def _listed(one: Line) -> dict[int, str]:
+    complete, delta = await one.complete(), await one.delta()
+    return complete.with_delta(delta) if delta else complete.listed
 
 
 async def test_what_ended_is_removed_but_first_stands_on_a_complete_crl(tmp_path: Path):
