@@ -17,6 +17,7 @@ from shared.kernel.errors import (
     IntegrityError,
     NotFoundError,
     OutcomeUnknownError,
+    StorageFullError,
     TmaError,
     TokenUnavailableError,
 )
@@ -41,6 +42,7 @@ _ERRORS: dict[str, type[TmaError]] = {
         IntegrityError,
         NotFoundError,
         OutcomeUnknownError,
+        StorageFullError,
         TokenUnavailableError,
     )
 }
