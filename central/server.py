@@ -18,6 +18,7 @@ from central import (
     comparison_doors,
     core,
     directive_key_doors,
+    fleet_doors,
     history_doors,
     question_doors,
 )
@@ -48,6 +49,7 @@ from central.inventory.crl_ages import CrlAges
 from central.inventory.reads import Inventory
 from central.issuing import CentralKeys, CentralProfiles
 from central.listeners import Listeners
+from central.metadata import doors as metadata_doors
 from central.operations import Operations
 from central.policy import console as policy_console
 from central.policy import rest as policy_rest
@@ -297,6 +299,7 @@ class Server:
             *doors.console_routes(history_doors.doors(self._histories)),
             *doors.console_routes(comparison_doors.doors(self._comparing)),
             *doors.console_routes(directive_key_doors.doors(self._directive_keys, self._backups)),
+            *doors.console_routes(metadata_doors.console_doors(self._inventory.metadata)),
             *authority_console.routes(self._administration),
         ]
 
@@ -330,6 +333,8 @@ class Server:
                     *directive_key_doors.doors(self._directive_keys, self._backups),
                     *authority_doors.doors(self._administration),
                     authority_doors.of_crls(self._crl_ages),
+                    *metadata_doors.doors(self._inventory.metadata),
+                    *fleet_doors.doors(self._inventory, self._operations),
                 ],
                 self._authenticator,
             ),

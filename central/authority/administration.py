@@ -24,6 +24,8 @@ from central.authority.hierarchy import (
 from central.authority.making import Maker, Subject
 from central.authority.orders import CreateOrder, CrossOrder, RequestOrder
 from central.inventory import audit
+from central.metadata import pairs
+from central.metadata.orders import Kind, Wanted
 from central.sync import directives
 from shared.issuance.status import StatusService
 from shared.kernel.clock import Clock
@@ -83,8 +85,11 @@ class Administration:
         self._clock = clock
         self._accept = accept
 
-    async def listed(self) -> list[dict[str, Any]]:
-        """Describe every CA, parents before children, then those that wait for a certificate."""
+    async def listed(self, wanted: Wanted | None = None) -> list[dict[str, Any]]:
+        """Describe every CA, parents before children, then those that wait for a certificate.
+
+        With ``wanted`` only those that carry these pairs.
+        """
         found: list[dict[str, Any]] = []
 
         def descend(parent_id: str | None, depth: int) -> None:
@@ -97,7 +102,7 @@ class Administration:
         for row in await self._database.read(_REQUESTS):
             waiting = {"ca_id": row.ca_id, "name": row.name, "kind": row.kind, "depth": 0}
             found.append(waiting | {"state": "waiting", "tenant": row.tenant, "key": "here"})
-        return found
+        return await pairs.joined(self._database, Kind.CA, found, "ca_id", wanted)
 
     async def certificates(self, ca_id: str) -> list[bytes]:
         """Give a CA's certificate, then its cross-certificates (DER); raises NotFoundError."""
@@ -117,6 +122,7 @@ class Administration:
             "gateway": row.gateway,
             "used_by": await self._database.writer.run(lambda tx: _uses(tx, row)),
             "certificates": formats.pem(await self.certificates(ca_id)),
+            "metadata": await pairs.of(self._database, Kind.CA, ca_id),
         }
 
     async def create(self, order: CreateOrder, actor: str) -> str:
@@ -305,6 +311,7 @@ class Administration:
             for statement in (_DROP_CROSS, _DELETE):
                 transaction.execute(statement, {"which": ca_id})
             self._vault.drop(transaction, key_name(ca_id))
+            pairs.forget(transaction, Kind.CA, ca_id)
             audit.add(transaction, actor, "ca.deleted", ca_id, {"name": row.name})
 
         await self._database.writer.run(unit)
