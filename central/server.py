@@ -28,6 +28,7 @@ from central.admin import (
     backup_pages,
     conflict_pages,
     history_pages,
+    metadata_pages,
     policy_pages,
     quarantine_pages,
     revocation_pages,
@@ -324,6 +325,7 @@ class Server:
             *revocation_pages.routes(frame, self._mass_revocation),
             *quarantine_pages.routes(frame, self._questions),
             *authority_pages.routes(frame, self._administration),
+            *metadata_pages.routes(frame, self._inventory.metadata),
             *doors.rest_routes(
                 [
                     *question_doors.rest_doors(self._questions),

@@ -79,7 +79,7 @@ def find(  # noqa: PLR0917 - arguments of a command
     rows: list[dict[str, Any]] = []
     after: str | None = ""
     while after is not None:
-        query = urlencode({"name": name, "value": value, "after": after})
+        query = urlencode({f"filter[meta.{name}]": value, "page[after]": after})
         found = _ask(context, "GET", f"/metadata/{kind}?{query}")
         rows += found["rows"]
         after = found["after"] or None

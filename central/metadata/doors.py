@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from central.identity.doors import Door
+from central.metadata import filters
 from central.metadata.operations import CARRIERS, Metadata
 from central.metadata.orders import ADDRESSES, Kind, MetadataOrder
 from shared.enroll.rest import documents
@@ -46,9 +47,8 @@ def console_doors(metadata: Metadata) -> list[Door]:
     """Give what the console has: besides, what finds objects of one kind, page by page."""
 
     async def find(request: web.Request, _who: Principal, kind: Kind) -> Any:
-        query = request.query
-        wanted = {query["name"]: query["value"]}
-        found, more = await metadata.page(kind, wanted, after=query.get("after", ""))
+        asked = filters.page(request.query)
+        found, more = await metadata.page(kind, filters.of_page(asked), after=asked.after)
         return {
             "rows": [{"id": about, "metadata": pairs} for about, pairs in found.items()],
             "after": more,

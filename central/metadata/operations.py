@@ -81,7 +81,7 @@ class Metadata:
         """Give the pairs of an object; raises NotFoundError, also for what one may not see."""
         who.require_somewhere(CARRIERS[kind].read)
         rows = await self._database.read(CARRIERS[kind].find, {"about": about})
-        _visible(kind, about, rows[0] if rows else None, who)
+        _visible(kind, about, rows[0] if rows else None, who, CARRIERS[kind].read)
         return await self.of(kind, about)
 
     async def change(
@@ -97,7 +97,8 @@ class Metadata:
 
         def unit(transaction: Transaction) -> dict[str, str]:
             row = transaction.one(carrier.find, {"about": about})
-            who.require(carrier.write, on=_visible(kind, about, row, who))
+            place = _visible(kind, about, row, who, carrier.read, carrier.write)
+            who.require(carrier.write, on=place)
             return pairs.change(transaction, kind, about, changes, who.name)
 
         return await self._database.writer.run(unit)
@@ -127,9 +128,11 @@ class Metadata:
         return {about: found.get(about, {}) for about in ids}, more
 
 
-def _visible(kind: Kind, about: str, row: Any, who: Principal) -> Place:
-    """Say where an object lies; raises NotFoundError for one that somebody may not even see."""
+def _visible(kind: Kind, about: str, row: Any, who: Principal, *seeing: Permission) -> Place:
+    """Say where an object lies; raises NotFoundError unless one of the permissions shows it."""
     carrier = CARRIERS[kind]
-    if row is None or not who.may(carrier.read, place := carrier.place(row)):
-        raise NotFoundError(f"There is no {carrier.called} {about}.")
-    return place
+    if row is not None:
+        place = carrier.place(row)
+        if any(who.may(one, place) for one in seeing):
+            return place
+    raise NotFoundError(f"There is no {carrier.called} {about}.")
