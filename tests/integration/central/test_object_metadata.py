@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,18 +95,21 @@ def make(central: Central, api: httpx.Client, name: str) -> Make:
 @pytest.fixture
 def enabled(
     api: httpx.Client, bearer: Callable[[str], httpx.Client], name: str
-) -> Callable[..., httpx.Client]:
-    """Give REST with the token of a new user, who has a role within a scope."""
+) -> Generator[Callable[..., httpx.Client]]:
+    """Give REST with the token of a new user, who has a role within a scope until the test ends."""
+    users: list[str] = []
 
     def enabled(role: str, *, scope: str = "*", permissions: Sequence[str] = ()) -> httpx.Client:
-        user = f"{name}-{next(_NUMBERS)}"
+        users.append(user := f"{name}-{next(_NUMBERS)}")
         order = {"name": user, "role": role, "scope": scope, "login": False}
         assert api.post(_LISTS["user"], json=order).status_code == 201
         wish = {"user": user, "name": "test", "permissions": permissions}
         made = api.post(f"{_BASE}/tokens", json=wish).json()
         return bearer(made["data"]["attributes"]["token"])
 
-    return enabled
+    yield enabled
+    for user in users:
+        assert api.post(f"{_LISTS['user']}/{user}/disable").status_code == 204
 
 
 def _patched(client: httpx.Client, carrier: Carrier, **pairs: str | None) -> dict[str, str]:
