@@ -16,6 +16,7 @@ from central.enrollment import cli as enrollment
 from central.identity import cli as identity
 from central.identity import oversight_cli as oversight
 from central.inventory import search_cli as search
+from central.metadata import cli as metadata
 from central.policy import commands as policy_commands
 from shared.pki.key_types import KeyType
 from shared.system import memory
@@ -46,6 +47,7 @@ enrollment.add_to(app)
 identity.add_to(app)
 oversight.add_to(app)
 search.add_to(app)
+metadata.add_to(app)
 
 ConfigOption = Annotated[
     Path,

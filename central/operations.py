@@ -1,5 +1,6 @@
 """What administrators do, by page or by command: each act is audited in its own transaction."""
 
+from collections.abc import Collection
 from typing import Any
 
 from central.authority.join import Joining, revoke_transport
@@ -121,8 +122,8 @@ class Operations:
         )
         return token
 
-    async def stations(self) -> list[dict[str, Any]]:
-        """List the stations, the ended ones too."""
+    async def stations(self, names: Collection[str] | None = None) -> list[dict[str, Any]]:
+        """List some stations, or all (None), the ended ones too."""
         now_us = self._now_us()
         return [
             {
@@ -136,7 +137,7 @@ class Operations:
                 else "expired",
                 "ends": utc_text(row.expires_at_us),
             }
-            for row in await self._access.stations()
+            for row in await self._access.stations(names)
         ]
 
     async def revoke_station(self, name: str, actor: str) -> None:

@@ -18,6 +18,7 @@ from central import (
     comparison_doors,
     core,
     directive_key_doors,
+    fleet_doors,
     history_doors,
     question_doors,
 )
@@ -27,6 +28,7 @@ from central.admin import (
     backup_pages,
     conflict_pages,
     history_pages,
+    metadata_pages,
     policy_pages,
     quarantine_pages,
     revocation_pages,
@@ -48,6 +50,7 @@ from central.inventory.crl_ages import CrlAges
 from central.inventory.reads import Inventory
 from central.issuing import CentralKeys, CentralProfiles
 from central.listeners import Listeners
+from central.metadata import doors as metadata_doors
 from central.operations import Operations
 from central.policy import console as policy_console
 from central.policy import rest as policy_rest
@@ -297,6 +300,7 @@ class Server:
             *doors.console_routes(history_doors.doors(self._histories)),
             *doors.console_routes(comparison_doors.doors(self._comparing)),
             *doors.console_routes(directive_key_doors.doors(self._directive_keys, self._backups)),
+            *doors.console_routes(metadata_doors.console_doors(self._inventory.metadata)),
             *authority_console.routes(self._administration),
         ]
 
@@ -321,6 +325,7 @@ class Server:
             *revocation_pages.routes(frame, self._mass_revocation),
             *quarantine_pages.routes(frame, self._questions),
             *authority_pages.routes(frame, self._administration),
+            *metadata_pages.routes(frame, self._inventory.metadata),
             *doors.rest_routes(
                 [
                     *question_doors.rest_doors(self._questions),
@@ -330,6 +335,8 @@ class Server:
                     *directive_key_doors.doors(self._directive_keys, self._backups),
                     *authority_doors.doors(self._administration),
                     authority_doors.of_crls(self._crl_ages),
+                    *metadata_doors.doors(self._inventory.metadata),
+                    *fleet_doors.doors(self._inventory, self._operations),
                 ],
                 self._authenticator,
             ),

@@ -34,16 +34,14 @@ def routes(frame: Frame, authoring: Authoring, explain: Explain) -> list[web.Rou
         name, version = request.match_info["name"], _version(request)
         against = _version(request, "against")
         state, found = await authoring.profile(name, version)
+        lines = [line for line in await authoring.profiles() if line["name"] == name]
         context = {
             "state": state,
             "profile": found,
             "document": found.model_dump_json(indent=2, exclude_defaults=True),
             "against": against,
-            "others": [
-                line["version"]
-                for line in await authoring.profiles()
-                if line["name"] == name and line["version"] != found.version
-            ],
+            "others": [line["version"] for line in lines if line["version"] != found.version],
+            "metadata": lines[0]["metadata"],
             "changes": await authoring.difference(name, against, found.version),
         }
         return show("profile.html", who, "profiles", context)

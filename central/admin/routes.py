@@ -11,6 +11,7 @@ from central.admin.frame import Frame, form, see_other
 from central.console import EndOrder, InviteOrder
 from central.inventory.models import CertificateView
 from central.inventory.reads import Inventory
+from central.metadata.orders import Kind
 from central.operations import Operations
 from central.scope import lines_of, visible
 from shared.issuance.status import REASONS
@@ -203,6 +204,7 @@ class _Admin:
             "gateway": found,
             "remark": words.of_gateway(found, self._frame.now_us()),
             "lanes": await self._inventory.lanes(name),
+            "metadata": await self._inventory.metadata.of(Kind.GATEWAY, name),
             "conflicts": conflicts,
             "more_conflicts": bool(more),
             "meanings": words.CONFLICTS,

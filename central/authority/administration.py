@@ -12,8 +12,8 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from sqlalchemy import bindparam, delete, insert, select, update
 
+from central.authority import generations, sharing
 from central.authority import hierarchy as kinds
-from central.authority import sharing
 from central.authority.hierarchy import (
     Hierarchy,
     issuer_of,
@@ -24,6 +24,8 @@ from central.authority.hierarchy import (
 from central.authority.making import Maker, Subject
 from central.authority.orders import CreateOrder, CrossOrder, RequestOrder
 from central.inventory import audit
+from central.metadata import pairs
+from central.metadata.orders import Kind, Wanted
 from central.sync import directives
 from shared.issuance.status import StatusService
 from shared.kernel.clock import Clock
@@ -56,7 +58,6 @@ _CHILDREN = select(ca.c.name).where(ca.c.parent_id == bindparam("which")).limit(
 _ISSUED = select(certificate.c.serial).where(certificate.c.ca_id == bindparam("which")).limit(1)
 _NAMED_BY = select(profile.c.name, profile.c.document).where(profile.c.state == "active")
 _CROSS_OF = select(cross_certificate).where(cross_certificate.c.ca_id == bindparam("which"))
-_CROSSED = select(cross_certificate.c.der)
 _REQUESTS = select(ca_request).order_by(ca_request.c.created_at)
 
 
@@ -84,8 +85,11 @@ class Administration:
         self._clock = clock
         self._accept = accept
 
-    async def listed(self) -> list[dict[str, Any]]:
-        """Describe every CA, parents before children, then those that wait for a certificate."""
+    async def listed(self, wanted: Wanted | None = None) -> list[dict[str, Any]]:
+        """Describe every CA, parents before children, then those that wait for a certificate.
+
+        With ``wanted`` only those that carry these pairs.
+        """
         found: list[dict[str, Any]] = []
 
         def descend(parent_id: str | None, depth: int) -> None:
@@ -98,7 +102,7 @@ class Administration:
         for row in await self._database.read(_REQUESTS):
             waiting = {"ca_id": row.ca_id, "name": row.name, "kind": row.kind, "depth": 0}
             found.append(waiting | {"state": "waiting", "tenant": row.tenant, "key": "here"})
-        return found
+        return await pairs.joined(self._database, Kind.CA, found, "ca_id", wanted)
 
     async def certificates(self, ca_id: str) -> list[bytes]:
         """Give a CA's certificate, then its cross-certificates (DER); raises NotFoundError."""
@@ -118,6 +122,7 @@ class Administration:
             "gateway": row.gateway,
             "used_by": await self._database.writer.run(lambda tx: _uses(tx, row)),
             "certificates": formats.pem(await self.certificates(ca_id)),
+            "metadata": await pairs.of(self._database, Kind.CA, ca_id),
         }
 
     async def create(self, order: CreateOrder, actor: str) -> str:
@@ -244,10 +249,10 @@ class Administration:
         assert kind is not None  # it issues
         # A root keeps its name: so the links are self-issued, and no path length is in their way.
         kept = _common_name(row.der) if row.parent_id is None else ""
-        name = _next_name(row.name)
+        name = generations.next_name(row.name)
         subject = await self._new_subject(name, row.kind, row.tenant or "", kind, kept)
         end_us = former.issuer.limits.not_after_us
-        parent_id = row.parent_id and self._in_force(row.parent_id)
+        parent_id = row.parent_id and generations.in_force(self._hierarchy, row.parent_id)
         if parent_id is None:
             der = self._maker.self_signed(subject, former.issuer.path_length, end_us)
         else:
@@ -308,6 +313,7 @@ class Administration:
             for statement in (_DROP_CROSS, _DELETE):
                 transaction.execute(statement, {"which": ca_id})
             self._vault.drop(transaction, key_name(ca_id))
+            pairs.forget(transaction, Kind.CA, ca_id)
             audit.add(transaction, actor, "ca.deleted", ca_id, {"name": row.name})
 
         await self._database.writer.run(unit)
@@ -357,7 +363,7 @@ class Administration:
 
     async def _recertify_gateways(self, former_id: str, fleet_id: str, actor: str) -> None:
         """Certify each gateway's CA below the new fleet CA, with its key; the order says so."""
-        fleet, links = self._hierarchy.of(fleet_id), await self._links()
+        fleet, links = self._hierarchy.of(fleet_id), await generations.links(self._database)
         for row in list(self._hierarchy.rows.values()):
             if row.parent_id != former_id or row.kind != kinds.GATEWAY or row.state != kinds.ACTIVE:
                 continue
@@ -380,22 +386,6 @@ class Administration:
 
             await self._database.writer.run(unit)
         await self._hierarchy.refresh()
-
-    def _in_force(self, ca_id: str) -> str:
-        """Give this CA or the generation of it that issues now; raises ConflictError."""
-        rows = {row.name: row for row in self._hierarchy.rows.values()}
-        row: Any = self._row(ca_id)
-        while row is not None and row.state != kinds.ACTIVE:
-            row = rows.get(_next_name(row.name))
-        if row is None:
-            raise ConflictError("The CA above issues no more.", remedy="Make one below another.")
-        return row.ca_id
-
-    async def _links(self) -> list[bytes]:
-        """Give what the generations of a root say of each other (RFC 4210 §4.4), DER."""
-        ders = [row.der for row in await self._database.read(_CROSSED)]
-        parsed = map(x509.load_der_x509_certificate, ders)
-        return [der for one, der in zip(parsed, ders, strict=True) if one.subject == one.issuer]
 
     def _keep_cross(
         self, transaction: Transaction, ca_id: str, issuer_id: str, der: bytes, actor: str
@@ -460,12 +450,6 @@ class Administration:
 def _common_name(der: bytes) -> str:
     subject = x509.load_der_x509_certificate(der).subject
     return str(subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value)
-
-
-def _next_name(name: str) -> str:
-    """Count the generations: a CA, a CA G2, a CA G3."""
-    stem, _, last = name.rpartition(" G")
-    return f"{stem} G{int(last) + 1}" if stem and last.isdecimal() else f"{name} G2"
 
 
 def _require_ca(der: bytes) -> None:

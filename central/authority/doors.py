@@ -14,6 +14,8 @@ from central.authority.orders import (
 )
 from central.identity.doors import Door
 from central.inventory.crl_ages import CrlAges
+from central.metadata import filters
+from central.metadata.orders import Wanted
 from shared.kernel.errors import BadRequestError
 from shared.pki import formats
 from shared.policy.rights import Permission
@@ -31,7 +33,7 @@ class Nothing(Order):
 class Authorities(Protocol):
     """What answers (``central.authority.administration``)."""
 
-    async def listed(self) -> list[dict[str, Any]]: ...  # noqa: D102
+    async def listed(self, wanted: Wanted) -> list[dict[str, Any]]: ...  # noqa: D102
     async def shown(self, ca_id: str) -> dict[str, Any]: ...  # noqa: D102
     async def create(self, order: CreateOrder, actor: str) -> str: ...  # noqa: D102
     async def request(self, order: RequestOrder, actor: str) -> bytes: ...  # noqa: D102
@@ -67,8 +69,9 @@ def one_root(pem: str) -> bytes:
 
 
 def _looking(authorities: Authorities) -> list[Door]:
-    async def listed(_request: web.Request, _who: Principal) -> Any:
-        return [{"id": row["ca_id"], **row} for row in await authorities.listed()]
+    async def listed(request: web.Request, _who: Principal) -> Any:
+        rows = await authorities.listed(filters.wanted(request.query))
+        return [{"id": row["ca_id"], **row} for row in rows]
 
     async def shown(request: web.Request, _who: Principal) -> Any:
         return _named(await authorities.shown(_id(request)))

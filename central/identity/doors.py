@@ -19,6 +19,7 @@ from central.identity.orders import (
     TokenOrder,
     UserOrder,
 )
+from central.metadata import filters
 from shared.enroll.rest import documents
 from shared.enroll.rest.rendering import BASE
 from shared.policy.rights import Permission
@@ -104,8 +105,8 @@ def people_doors(people: PeopleOperations) -> list[Door]:
 def _user_doors(people: PeopleOperations) -> list[Door]:
     read, write = Permission.USER_READ, Permission.USER_WRITE
 
-    async def users(_request: web.Request, _who: Principal) -> Any:
-        return await people.users()
+    async def users(request: web.Request, _who: Principal) -> Any:
+        return await people.users(filters.wanted(request.query))
 
     async def user(request: web.Request, _who: Principal) -> Any:
         return await people.user(_name(request))

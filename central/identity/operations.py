@@ -23,6 +23,7 @@ from central.identity.orders import (
 )
 from central.identity.people import Card, NewToken
 from central.identity.reads import PeopleReads, Record
+from central.metadata.orders import Wanted
 from shared.kernel.clock import US_PER_SECOND, Clock, utc_us_of
 from shared.kernel.errors import BadRequestError, ForbiddenError, NotFoundError
 from shared.kernel.ids import Random
@@ -70,9 +71,9 @@ class PeopleOperations:
 
     # --- users --------------------------------------------------------------------------------
 
-    async def users(self) -> list[Record]:
-        """Give every user."""
-        return await self.reads.users(self._now_us())
+    async def users(self, wanted: Wanted | None = None) -> list[Record]:
+        """Give every user, or those that carry all of the wanted pairs."""
+        return await self.reads.users(self._now_us(), wanted or {})
 
     async def user(self, name: str) -> Record:
         """Give one user with tokens, sessions and certificates; raises NotFoundError."""

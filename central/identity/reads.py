@@ -5,6 +5,8 @@ from typing import Any
 
 from sqlalchemy import Executable, bindparam, func, select
 
+from central.metadata import pairs
+from central.metadata.orders import Kind, Wanted
 from shared.kernel.errors import NotFoundError
 from shared.policy.rights import ROLES, Right
 from shared.store import rights
@@ -75,13 +77,15 @@ class PeopleReads:
         """Take the database."""
         self._database = database
 
-    async def users(self, now_us: int) -> list[Record]:
-        """Give every user with his rights."""
+    async def users(self, now_us: int, wanted: Wanted) -> list[Record]:
+        """Give every user with his rights; those that carry all of the wanted pairs."""
         held: dict[str, list[str]] = {}
         for row in await self._database.read(_ASSIGNED.limit(10 * _ROWS_MAX)):
             held.setdefault(row.user, []).append(_right_text(row))
-        rows = await self._database.read(_USERS)
-        return [_user(row, now_us) | {"rights": held.get(row[0], [])} for row in rows]
+        carrying = pairs.carrying(user.c.name, Kind.USER, wanted)
+        rows = await self._database.read(_USERS.where(*carrying))
+        found = [_user(row, now_us) | {"rights": held.get(row[0], [])} for row in rows]
+        return await pairs.joined(self._database, Kind.USER, found, "name")
 
     async def user(self, name: str, now_us: int) -> Record:
         """Give one user; raises NotFoundError."""
@@ -91,7 +95,10 @@ class PeopleReads:
                 f"There is no user {name}.", remedy="`tma-central user list` shows all."
             )
         held = await self._database.read(_ASSIGNED_TO, {"user_name": name})
-        return _user(rows[0], now_us) | {"rights": [_right_text(row) for row in held]}
+        return _user(rows[0], now_us) | {
+            "rights": [_right_text(row) for row in held],
+            "metadata": await pairs.of(self._database, Kind.USER, name),
+        }
 
     async def rights_of(self, name: str) -> tuple[Right, ...]:
         """Give what a user may once he is let in: also while he is disabled."""

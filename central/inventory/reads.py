@@ -20,6 +20,7 @@ from central.inventory.models import (
     LaneView,
     Totals,
 )
+from central.metadata.operations import Metadata
 from shared.kernel.errors import NotFoundError
 from shared.policy.rights import Scope
 from shared.store.database import Database
@@ -87,6 +88,7 @@ class Inventory:
     ) -> None:
         """Take the database, and what judges the newest backup that counts and the CRLs."""
         self.conflicts = ConflictReads(database)
+        self.metadata = Metadata(database)
         self._read = database.read
         self._reads = Reads(database)
         self._finder = Finder(database)

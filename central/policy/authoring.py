@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from sqlalchemy import bindparam, select
 
 from central.identity.approvals import Approvals, Content, Operation
+from central.metadata import pairs
+from central.metadata.orders import Kind, Wanted
 from central.policy import books, lint
 from central.policy.lint import Finding, Sample
 from shared.kernel import cbor, limits
@@ -77,13 +79,17 @@ class Authoring:
         publishing = Operation(PUBLISH, Permission.PROFILE_PUBLISH, _publish, self._follow)
         approvals.register(PUBLISH, publishing)
 
-    async def profiles(self) -> list[dict[str, Any]]:
-        """List every version that is here, and the shipped ones that are not."""
+    async def profiles(self, wanted: Wanted | None = None) -> list[dict[str, Any]]:
+        """List every version that is here, and the shipped ones that are not.
+
+        With ``wanted`` only those of profiles that carry these pairs.
+        """
         rows = await self._database.read(_ALL)
         held = [Profile.from_document(row.document) for row in rows]
         known = [_line(row.state, row.created_at, one) for row, one in zip(rows, held, strict=True)]
         more = [_line("shipped", None, one) for one in _offered(held)]
-        return sorted(known + more, key=lambda line: (line["name"], -line["version"]))
+        lines = sorted(known + more, key=lambda line: (line["name"], -line["version"]))
+        return await pairs.joined(self._database, Kind.PROFILE, lines, "name", wanted)
 
     async def profile(self, name: str, version: int | None = None) -> tuple[str, Profile]:
         """Find a version (None: the one in force, else the newest); raises NotFoundError."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Protocol
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
+from central.metadata import filters
 from central.policy.authoring import Authoring, published
 from central.policy.console import compared
 from central.policy.lint import Sample
@@ -77,7 +78,13 @@ def _route(  # noqa: PLR0917 - one per column of the table
 def _profile_routes(acts: "_Acts", route: _Add) -> list[Route]:
     may = Permission
     return [
-        route(may.PROFILE_READ, "GET /policy/profiles", acts.profiles, "List every version"),
+        route(
+            may.PROFILE_READ,
+            "GET /policy/profiles",
+            acts.profiles,
+            "List every version",
+            query=(filters.FILTER,),
+        ),
         route(
             may.PROFILE_WRITE,
             "POST /policy/profiles",
@@ -156,8 +163,8 @@ class _Acts:
     def __init__(self, authoring: Authoring) -> None:
         self._authoring = authoring
 
-    async def profiles(self, _request: web.Request, _actor: str) -> Any:
-        return await self._authoring.profiles()
+    async def profiles(self, request: web.Request, _actor: str) -> Any:
+        return await self._authoring.profiles(filters.wanted(request.query))
 
     async def draft(self, request: web.Request, actor: str) -> Any:
         return await self._authoring.draft(await _document(request), actor)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,11 +139,11 @@ class Access:
 
         await self._database.writer.run(unit)
 
-    async def stations(self) -> list[Station]:
-        """List all stations, also revoked ones."""
-        return [
-            _station(row) for row in await self._database.read(_STATIONS, {"rows": _STATIONS_MAX})
-        ]
+    async def stations(self, names: Collection[str] | None = None) -> list[Station]:
+        """List some stations, or all (None), also revoked ones."""
+        wanted = _STATIONS if names is None else _STATIONS.where(station.c.name.in_(names))
+        rows = await self._database.read(wanted, {"rows": _STATIONS_MAX})
+        return [_station(row) for row in rows]
 
     async def station_by_token(self, token_hash: bytes) -> Station | None:
         """Find the station by SHA-256 of its token."""

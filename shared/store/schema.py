@@ -39,7 +39,7 @@ from shared.store.schema_people import (
     user,
     user_certificate,
 )
-from shared.store.schema_search import saved_query, term, term_lacking
+from shared.store.schema_search import object_metadata, saved_query, term, term_lacking
 from shared.store.schema_status import crl_base, crl_part, operation, status_change
 from shared.store.schema_sync import fork, fork_event
 
@@ -57,7 +57,7 @@ PEOPLE = (
     user_certificate,
 )
 STATUS = (crl_base, crl_part, operation, status_change)
-SEARCH = (saved_query, term, term_lacking)
+SEARCH = (object_metadata, saved_query, term, term_lacking)
 SYNC = (fork, fork_event)
 
 

@@ -1,4 +1,4 @@
-"""Tables of search at central: what a certificate may be found by, and queries that people keep."""
+"""Tables of search at central: what objects may be found by, and queries that people keep."""
 
 from sqlalchemy import Column, Index, Integer, Table
 
@@ -24,6 +24,18 @@ term_lacking = Table(
     "term_lacking",
     metadata,
     Column("id", Integer, primary_key=True, nullable=False, autoincrement=False),
+)
+
+#: What people say of CAs, gateways and other objects (central.metadata); ids are of their kind.
+object_metadata = Table(
+    "object_metadata",
+    metadata,
+    _key("kind"),
+    _key("id"),
+    _key("name"),
+    _text("value"),
+    Index("object_metadata_by_pair", "kind", "name", "value", "id"),
+    sqlite_with_rowid=False,
 )
 
 #: Queries that somebody keeps; a shared one is offered to all.

@@ -49,6 +49,40 @@ def api(central: Central) -> Generator[httpx.Client]:
 
 
 @pytest.fixture
+def browse(central) -> Generator[Callable[[str, str], httpx.Client]]:
+    """Log somebody in at the pages, as a browser would."""
+    opened: list[httpx.Client] = []
+
+    def browse(name: str, password: str) -> httpx.Client:
+        trusted = ssl.create_default_context(cafile=str(central.folder / "state" / "root.pem"))
+        headers = {"Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+        client = httpx.Client(verify=trusted, headers=headers, base_url=central.web_url)
+        opened.append(client)
+        answer = client.post("/login", data={"name": name, "password": password})
+        assert answer.status_code == 303, answer.text
+        return client
+
+    yield browse
+    for client in opened:
+        client.close()
+
+
+@pytest.fixture
+def bearer(central) -> Generator[Callable[[str], httpx.Client]]:
+    opened: list[httpx.Client] = []
+
+    def bearer(token: str) -> httpx.Client:
+        trusted = ssl.create_default_context(cafile=str(central.folder / "state" / "root.pem"))
+        headers = {"Authorization": f"Bearer {token.strip()}"}
+        opened.append(httpx.Client(verify=trusted, headers=headers, base_url=central.web_url))
+        return opened[-1]
+
+    yield bearer
+    for client in opened:
+        client.close()
+
+
+@pytest.fixture
 async def page(central: Central) -> AsyncIterator[Page]:
     """A browser that nobody has used."""
     async with browser_page(central) as opened:

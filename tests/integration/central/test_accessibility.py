@@ -39,8 +39,9 @@ _PAGES = [
 
 @pytest.fixture
 async def filled(newborn, central):
-    """A gateway with a certificate, an event in quarantine and a question; its name."""
+    """A gateway with metadata, a certificate, an event in quarantine and a question; its name."""
     puppet = await newborn()
+    central.command("metadata", "set", "gateway", puppet.name, "site", "Nordhausen")
     async with puppet.open(), puppet.online():
         poison = puppet.certificate("SN-poison") | {"ca_id": "00" * 20}
         unsure = puppet.certificate("SN-unsure") | {"grant_id": "of-another-central"}

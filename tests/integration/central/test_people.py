@@ -1,8 +1,6 @@
 """People by page, REST and command, against the real server."""
 
 import json
-import ssl
-from collections.abc import Callable, Generator
 from itertools import count
 
 import httpx
@@ -16,42 +14,8 @@ _LONG = "horse battery staple nine"
 
 
 @pytest.fixture
-def browse(central) -> Generator[Callable[[str, str], httpx.Client]]:
-    """Log somebody in at the pages, as a browser would."""
-    opened: list[httpx.Client] = []
-
-    def browse(name: str, password: str) -> httpx.Client:
-        trusted = ssl.create_default_context(cafile=str(central.folder / "state" / "root.pem"))
-        headers = {"Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
-        client = httpx.Client(verify=trusted, headers=headers, base_url=central.web_url)
-        opened.append(client)
-        answer = client.post("/login", data={"name": name, "password": password})
-        assert answer.status_code == 303, answer.text
-        return client
-
-    yield browse
-    for client in opened:
-        client.close()
-
-
-@pytest.fixture
 def name() -> str:
     return f"person-{next(_NUMBERS)}"
-
-
-@pytest.fixture
-def bearer(central) -> Generator[Callable[[str], httpx.Client]]:
-    opened: list[httpx.Client] = []
-
-    def bearer(token: str) -> httpx.Client:
-        trusted = ssl.create_default_context(cafile=str(central.folder / "state" / "root.pem"))
-        headers = {"Authorization": f"Bearer {token.strip()}"}
-        opened.append(httpx.Client(verify=trusted, headers=headers, base_url=central.web_url))
-        return opened[-1]
-
-    yield bearer
-    for client in opened:
-        client.close()
 
 
 def _own_password(client: httpx.Client, present: str, new: str = _LONG) -> httpx.Response:

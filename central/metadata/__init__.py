@@ -1,0 +1,1 @@
+"""Metadata of objects: pairs of text that people keep of CAs, gateways, stations and others."""
