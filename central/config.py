@@ -269,6 +269,16 @@ class CentralSettings(Section):
         return self.state / "box.key"
 
     @property
+    def lock_path(self) -> Path:
+        """Held by the one process that may change this central's state at all."""
+        return self.state / "central.lock"
+
+    @property
+    def setup_code_path(self) -> Path:
+        """The 0600 file with the code that the setup page asks for, until central is founded."""
+        return self.state / "setup.code"
+
+    @property
     def root_path(self) -> Path:
         """The root's certificate in PEM, for whoever is to trust it."""
         return self.state / "root.pem"
