@@ -49,7 +49,10 @@ def require_founded(settings: CentralSettings) -> None:
     """Raise NotFoundError before ``init``: no command but that one makes a database."""
     made = settings.box_slot_path if settings.database.url else settings.database_path
     if not made.exists():
-        raise NotFoundError("There is no central here yet.", remedy="Run `tma-central init`.")
+        raise NotFoundError(
+            "There is no central here yet.",
+            remedy="Run `tma-central init`, or `tma-central run` and open its page.",
+        )
 
 
 @asynccontextmanager

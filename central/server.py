@@ -20,6 +20,7 @@ from central import (
     directive_key_doors,
     history_doors,
     question_doors,
+    setup,
 )
 from central import console as commands
 from central.admin import (
@@ -47,7 +48,7 @@ from central.identity import doors
 from central.inventory.crl_ages import CrlAges
 from central.inventory.reads import Inventory
 from central.issuing import CentralKeys, CentralProfiles
-from central.listeners import Listeners
+from central.listeners import Listeners, listening
 from central.operations import Operations
 from central.policy import console as policy_console
 from central.policy import rest as policy_rest
@@ -67,10 +68,10 @@ from shared.enroll.rest.ports import RestPorts
 from shared.enroll.rest.routes import routes as rest_routes
 from shared.issuance.mass_revocation import MassRevocation
 from shared.issuance.service import IssuanceService
-from shared.kernel.errors import ConflictError
 from shared.pki.ocsp import never_issued_state
 from shared.store.kept import Kept
 from shared.store.operations import SqlOperations
+from shared.system.files import private_directory
 from shared.system.processes import hold_lock
 from shared.system.steady import repeat
 from shared.validation.answers import Answers
@@ -105,8 +106,10 @@ async def _run(settings: CentralSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with AsyncExitStack() as stack:
-        core.require_founded(settings)
-        stack.callback(os.close, hold_lock(settings.state / "central.lock"))
+        private_directory(settings.state)
+        stack.callback(os.close, hold_lock(settings.lock_path))
+        if not await setup.passed(settings, stopped, _PRODUCT):
+            return
         central = await stack.enter_async_context(core.opened(settings))
         server = await Server.build(central)
         await server.serve(stopped)
@@ -267,13 +270,7 @@ class Server:
             await stack.enter_async_context(
                 console.serve(settings.control_socket, self._console_routes())
             )
-            try:
-                await stack.enter_async_context(app.serve(self._endpoints()))
-            except OSError as error:
-                raise ConflictError(
-                    f"Central cannot listen: {error.strerror}.",
-                    remedy="Give it free ports in [web], or stop what uses them.",
-                ) from error
+            await stack.enter_async_context(listening(self._endpoints()))
             _LOG.info(
                 "Central %s serves %s.", VERSION, f"https://{settings.host}:{settings.web.port}"
             )
