@@ -50,7 +50,9 @@ class FirstOrder(Order):
     def _named(cls, value: str, info: ValidationInfo) -> str:
         """Name it as is usual, if need be; on their CRLs two CAs of one name would share it."""
         earlier = info.data
-        organization = earlier.get("organization", "")
+        organization = earlier.get("organization")
+        if organization is None:  # that is what is wrong: the names may follow from it
+            return value
         name = _checked("common_name", value or usual_name(organization, info.field_name or ""))
         others = {earlier[field] for field in _TITLES if field in earlier}
         if _folded(name) in map(_folded, {*others, transport_name(organization)}):
