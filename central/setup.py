@@ -56,7 +56,7 @@ async def passed(settings: CentralSettings, stopped: asyncio.Event, product: str
             listening([Endpoint(application, web.address, web.port, context)])
         )
         _LOG.info(
-            "There is no central here yet: found it at %s. The setup code is in the file %s.",
+            "There is no central here yet. Set one up at %s, with the code in the file %s.",
             f"https://{in_url(settings.host)}:{web.port}{setup_pages.PATH}",
             settings.setup_code_path,
         )

@@ -60,6 +60,17 @@ async def test_a_signature_that_the_roots_key_cannot_make_is_refused():
         await founded(wish(signature="rsa-sha256"))
 
 
+async def test_nothing_outlives_a_root_that_ends(tmp_path: Path):
+    """Neither a CA, nor what it issues to central itself; the link has a root of its own."""
+    settings = CentralSettings.model_validate({"state": tmp_path / "state"})
+    await asyncio.to_thread(found, settings, wish(days=30), lambda _founded: None)
+    async with core.opened(settings) as central:
+        web = x509.load_der_x509_certificate((await central.web_identity()).certificate)
+        ends = {key.issuer.certificate.not_valid_after_utc for key in central.hierarchy.public}
+        assert ends == {web.not_valid_after_utc}
+        assert central.hierarchy.transport.issuer.certificate.not_valid_after_utc.year == 9999
+
+
 async def test_with_deltas_the_ca_for_devices_makes_them_from_birth_on(tmp_path: Path):
     """The CAs above do not: gateways get their CRLs whole."""
     wanted = {"state": tmp_path / "state", "authority": {"crl_delta_hours": 1}}
