@@ -148,7 +148,10 @@ class AuthoritySettings(Section):
     """The CAs that `init` makes and the status they publish."""
 
     organization: str = Field(
-        default="TMA Edge", min_length=1, max_length=64, description="O of the CA names, unless the setup page named another one."
+        default="TMA Edge",
+        min_length=1,
+        max_length=64,
+        description="O of the CA names, unless the setup page named another one.",
     )
     issue_days: int = Field(
         default=365,

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from central.authority.orders import Days
 from central.identity.orders import Password, UserName
@@ -22,6 +22,8 @@ class FirstOrder(Order):
     the other two if it is not said; ``signature`` is what the root signs with.
     """
 
+    model_config = ConfigDict(hide_input_in_errors=True)  # the password is in it
+
     organization: str
     root_name: _Name = ""
     fleet_name: _Name = ""
@@ -31,7 +33,7 @@ class FirstOrder(Order):
     root_key_type: KeyType | None = None
     signature: str | None = None
     admin: UserName = "admin"
-    password: Password | None = None
+    password: Annotated[Password | None, Field(repr=False)] = None
 
     @field_validator("organization")
     @classmethod

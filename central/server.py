@@ -108,11 +108,10 @@ async def _run(settings: CentralSettings) -> None:
     async with AsyncExitStack() as stack:
         private_directory(settings.state)
         stack.callback(os.close, hold_lock(settings.lock_path))
-        if not await setup.passed(settings, stopped, _PRODUCT):
-            return
-        central = await stack.enter_async_context(core.opened(settings))
-        server = await Server.build(central)
-        await server.serve(stopped)
+        if await setup.passed(settings, stopped, _PRODUCT):
+            central = await stack.enter_async_context(core.opened(settings))
+            server = await Server.build(central)
+            await server.serve(stopped)
     _LOG.info("Central has stopped.")
 
 
@@ -166,17 +165,7 @@ class Server:
             random=os.urandom,
         )
         self._transport.listener = self._listener
-        self._joining = Joining(
-            central.settings,
-            central.storage,
-            organization=central.organization,
-            hierarchy=central.hierarchy,
-            vault=central.vault,
-            directive_keys=directive_keys,
-            clock=clock,
-            random=os.urandom,
-            joined=self._joined,
-        )
+        self._joining = self._make_joining()
         self._renewals = self._make_renewals()
         self._backups = backup.of_central(central, os.urandom, self._listener.archived)
         self._sync_view = SyncView(
@@ -190,6 +179,20 @@ class Server:
         self._authoring = Authoring(database, clock, profiles.refresh, self._desk.approvals)
         self._administration = self._make_administration()
         self._operations = self._make_operations()
+
+    def _make_joining(self) -> Joining:
+        central = self._central
+        return Joining(
+            central.settings,
+            central.storage,
+            organization=central.organization,
+            hierarchy=central.hierarchy,
+            vault=central.vault,
+            directive_keys=self._directive_keys,
+            clock=central.clock,
+            random=os.urandom,
+            joined=self._joined,
+        )
 
     def _make_operations(self) -> Operations:
         return Operations(

@@ -12,7 +12,7 @@ from central import core
 from central.authority.hierarchy import Founder, NewAuthority
 from central.config import CentralSettings
 from central.first_order import FirstOrder
-from central.founding import found
+from central.founding import Founded, found
 from shared.kernel.errors import BadRequestError
 from shared.pki import formats
 from shared.pki.keys import KeyType
@@ -58,6 +58,27 @@ async def test_openssl_verifies_the_hierarchy(order: FirstOrder, signed_with: st
 async def test_a_signature_that_the_roots_key_cannot_make_is_refused():
     with pytest.raises(BadRequestError, match="rsa-sha256"):
         await founded(wish(signature="rsa-sha256"))
+
+
+def test_what_nobody_saw_is_made_anew(tmp_path: Path):
+    """As if the terminal were gone when the secrets came: the next `init` gives others."""
+    settings = CentralSettings.model_validate({"state": tmp_path / "state"})
+    shown: list[Founded] = []
+
+    def gone(founded: Founded) -> None:
+        shown.append(founded)
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        found(settings, wish(root_name="One"), gone)
+    for _ in range(2):
+        found(settings, wish(root_name="Two"), shown.append)
+    unseen, seen, again = shown
+    assert (again.password, again.recovery_secret) == (None, None)
+    assert len({unseen.root_sha256, seen.root_sha256, again.root_sha256}) == 1
+    assert seen.recovery_secret is not None
+    assert unseen.recovery_secret != seen.recovery_secret
+    assert unseen.password != seen.password
 
 
 async def test_nothing_outlives_a_root_that_ends(tmp_path: Path):

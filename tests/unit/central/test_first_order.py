@@ -37,6 +37,13 @@ def test_what_cannot_be_is_told_at_its_field(field: str, value: object):
     assert field in {error["loc"][0] for error in refused.value.errors()}
 
 
+def test_a_password_is_in_no_text_about_the_order():
+    assert "secret words" not in repr(FirstOrder(organization="Plant", password="secret words"))
+    with pytest.raises(ValidationError) as refused:
+        FirstOrder(organization="Plant", admin="ad min", password="secret words" * 100)
+    assert "secret words" not in str(refused.value)
+
+
 def test_an_organization_that_leaves_no_room_for_the_usual_names_is_told_at_them():
     with pytest.raises(ValidationError) as refused:
         FirstOrder(organization="P" * 60)
