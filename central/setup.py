@@ -19,11 +19,13 @@ from central.listeners import listening
 from central.setup_code import SetupCode
 from shared.pki import formats, keys
 from shared.system.clock import SystemClock
+from shared.system.files import remove
 from shared.web import app, tls
 from shared.web.app import Endpoint
 from shared.web.pages import Pages
 
 _LOG = logging.getLogger(__name__)
+_FAREWELL_S = 2  # a browser still fetches what the last page is made of
 
 
 async def passed(settings: CentralSettings, stopped: asyncio.Event, product: str) -> bool:
@@ -33,6 +35,7 @@ async def passed(settings: CentralSettings, stopped: asyncio.Event, product: str
     """
     stage = await founding.stage(settings)
     if stage is Stage.DONE:
+        remove(settings.setup_code_path)  # a crash may have come before
         return True
     clock, web = SystemClock(), settings.web
     async with AsyncExitStack() as stack:
@@ -64,6 +67,8 @@ async def passed(settings: CentralSettings, stopped: asyncio.Event, product: str
         _LOG.info("The certificate of this page is self-signed, its SHA-256 is %s.", fingerprint)
         waiting = [asyncio.create_task(event.wait()) for event in (stopped, setup.done)]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if not stopped.is_set():
+            await asyncio.wait(waiting[:1], timeout=_FAREWELL_S)
         for task in waiting:
             task.cancel()
     return setup.done.is_set()

@@ -93,7 +93,7 @@ class Setup:
 
     async def asked(self, _request: web.Request) -> web.Response:
         """Show the form."""
-        return self._form(self._defaults)
+        return self._ended() if self.done.is_set() else self._form(self._defaults)
 
     async def found(self, request: web.Request) -> web.Response:
         """Found, and show what is shown once."""
@@ -102,12 +102,13 @@ class Setup:
             self._code.require(fields.get("code", ""), request.remote or "")
             order = self._order(fields)
             async with self._one:
+                self._shown = ""  # even if this fails, the secret of before may be worthless
                 founded, was_begun = await self._made(order)
                 self._shown = self._random(16).hex()
         except TmaError as error:
             return self._form(fields, error)
         if founded.recovery_secret is None:  # confirmed meanwhile, in another window
-            return self.pages.render("central.admin/setup_done.html", {})
+            return self._ended()
         context = {"founded": founded, "shown": self._shown, "was_begun": was_begun}
         return self.pages.render("central.admin/setup_secret.html", context)
 
@@ -122,7 +123,7 @@ class Setup:
                 )
             await self._confirm()
         self.done.set()
-        return self.pages.render("central.admin/setup_done.html", {})
+        return self._ended()
 
     async def _made(self, order: FirstOrder) -> tuple[Founded, bool]:
         """Found; tells too whether there were CAs before."""
@@ -151,6 +152,9 @@ class Setup:
         if wrong:
             raise InvalidFieldsError(_pointed(wrong))
         return order
+
+    def _ended(self) -> web.Response:
+        return self.pages.render("central.admin/setup_done.html", {})
 
     def _form(self, fields: Mapping[str, str], error: TmaError | None = None) -> web.Response:
         said = {name: fields.get(name, "") for name in self._defaults}
