@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -24,14 +25,18 @@ from shared.web import backup_console, console, revocation_console, terminal
 from shared.web.backup_console import Note
 from shared.web.terminal import AsJson, OutputOption, out, show
 
+if TYPE_CHECKING:
+    from central.founding import Founded
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="""TMA Edge central: root of trust, inventory of every certificate, fleet of gateways.
 
-    First `init`, then `broker config` and the broker, then `run`. The other commands talk to the
-    running server on this box. `--install-completion` completes them in your shell.
+    First `init`, or `run` and its page; then `broker config` and the broker, then `run`. The other
+    commands talk to the running server on this box. `--install-completion` completes them in your
+    shell.
 
     Exit status: 0 done; 1 refused or failed, the message says why; 2 wrong usage or
     configuration; 3 no server is running; 4 not now, try again.
@@ -86,20 +91,47 @@ def init(
             "rsa-pss-sha256 or ecdsa-sha512. Default: the usual one of the key type."
         ),
     ] = None,
+    root_name: Annotated[
+        str, typer.Option(help="Name of the root. Default: the organization and `Root CA`.")
+    ] = "",
+    fleet_name: Annotated[
+        str, typer.Option(help="Name of the CA that certifies gateways. Default: … `Fleet CA`.")
+    ] = "",
+    issuing_name: Annotated[
+        str, typer.Option(help="Name of central's issuing CA. Default: … `Issuing CA`.")
+    ] = "",
+    days: Annotated[
+        int | None,
+        typer.Option(help="Days until the root ends, and the CAs below with it. Default: never."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make everything that a new central needs: CAs, keys, profiles, first administrator.
 
     It prints the administrator's password and the recovery secret, once: keep the secret away
     from this box, a backup is worthless without it. Run again, it changes nothing and prints
-    neither.
+    neither. The page that `run` serves before does the same.
     """
     from central import founding  # noqa: PLC0415  # cryptography and SQLAlchemy
-    from central.authority.hierarchy import KeyTypes  # noqa: PLC0415
+    from central.first_order import FirstOrder  # noqa: PLC0415  # the same
 
-    root = root_key_type or key_type
-    kinds = KeyTypes(root=root, fleet=key_type, issuing=key_type, signature=signature)
-    founded = founding.found(_settings(context), admin, kinds)
+    settings = _settings(context)
+    order = terminal.order(
+        FirstOrder,
+        organization=settings.authority.organization,
+        root_name=root_name,
+        fleet_name=fleet_name,
+        issuing_name=issuing_name,
+        days=days,
+        key_type=key_type,
+        root_key_type=root_key_type,
+        signature=signature,
+        admin=admin,
+    )
+    founding.found(settings, order, partial(_show_founded, as_json=as_json))
+
+
+def _show_founded(founded: "Founded", *, as_json: bool) -> None:
     if as_json:
         terminal.print_json(asdict(founded))
         return
@@ -107,7 +139,7 @@ def init(
         out.print("This central exists already; nothing was changed.")
         return
     if founded.password is not None:
-        out.print(f"Administrator [bold]{escape(admin)}[/], password, shown this once:")
+        out.print(f"Administrator [bold]{escape(founded.admin)}[/], password, shown this once:")
         out.print(founded.password, style="bold", markup=False, soft_wrap=True)
     if founded.recovery_secret is not None:
         out.print("Recovery secret, shown this once; a backup is worthless without it:")

@@ -125,7 +125,7 @@ def _settle(outbox: Outbox, tx: Transaction, header: Header) -> None:
 
 def _locked(settings: CentralSettings, work: Any) -> Any:
     """Run while no server can."""
-    lock = hold_lock(settings.state / "central.lock")
+    lock = hold_lock(settings.lock_path)
     try:
         return asyncio.run(work)
     finally:

@@ -148,7 +148,10 @@ class AuthoritySettings(Section):
     """The CAs that `init` makes and the status they publish."""
 
     organization: str = Field(
-        default="TMA Edge", min_length=1, max_length=64, description="O of the CA names."
+        default="TMA Edge",
+        min_length=1,
+        max_length=64,
+        description="O of the CA names, unless the setup page named another one.",
     )
     issue_days: int = Field(
         default=365,
@@ -267,6 +270,16 @@ class CentralSettings(Section):
     def box_slot_path(self) -> Path:
         """The 0600 file that holds the box's own half of the key wrapping (design.md §12)."""
         return self.state / "box.key"
+
+    @property
+    def lock_path(self) -> Path:
+        """Held by the one process that may change this central's state at all."""
+        return self.state / "central.lock"
+
+    @property
+    def setup_code_path(self) -> Path:
+        """The 0600 file with the code that the setup page asks for, until central is founded."""
+        return self.state / "setup.code"
 
     @property
     def root_path(self) -> Path:

@@ -37,6 +37,8 @@ from shared.system.secrets import read_secret
 
 VERSION = version("tma-edge")
 BROKER_NAME = "_broker"
+#: Fact: O of the CA names, if it was chosen otherwise than the settings say.
+ORGANIZATION = "organization"
 _BROKER_DIRECTORY = "broker_directory"
 _DAY_S = 24 * 3600
 #: The broker refuses everybody once its CRL has expired, so it must not (design.md §5).
@@ -47,7 +49,10 @@ def require_founded(settings: CentralSettings) -> None:
     """Raise NotFoundError before ``init``: no command but that one makes a database."""
     made = settings.box_slot_path if settings.database.url else settings.database_path
     if not made.exists():
-        raise NotFoundError("There is no central here yet.", remedy="Run `tma-central init`.")
+        raise NotFoundError(
+            "There is no central here yet.",
+            remedy="Run `tma-central init`, or `tma-central run` and open its page.",
+        )
 
 
 @asynccontextmanager
@@ -91,6 +96,7 @@ class Core:
     transport_status: StatusService
     reads: PublicReads
     clock: Clock
+    organization: str
 
     async def transport_identity(self) -> Identity:
         """Give central's own identity on the transport."""
@@ -139,6 +145,7 @@ async def unlock(settings: CentralSettings, storage: Storage, clock: Clock, vaul
     """Load the CAs; raises NotFoundError before ``init``."""
     database = storage.database
     wanted = settings.authority
+    named = await database.writer.run(lambda transaction: facts.get(transaction, ORGANIZATION))
     hierarchy = await Hierarchy.load(
         database, vault, settings.status_url, deltas=wanted.crl_delta_hours > 0
     )
@@ -173,6 +180,7 @@ async def unlock(settings: CentralSettings, storage: Storage, clock: Clock, vaul
         ),
         reads=PublicReads(database),
         clock=clock,
+        organization=named or wanted.organization,
     )
 
 

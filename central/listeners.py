@@ -1,13 +1,16 @@
 """The TLS contexts of pages and APIs, with central's web identity and the device CAs."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from central.core import Core
-from shared.kernel.errors import BadRequestError
+from shared.kernel.errors import BadRequestError, ConflictError
 from shared.pki.cms import Signer
+from shared.web import app
+from shared.web.app import Endpoint
 from shared.web.tls import (
     card_context,
     load_identity,
@@ -17,6 +20,20 @@ from shared.web.tls import (
 )
 
 _DEVICE_KINDS = ("issuing", "gateway")
+
+
+@asynccontextmanager
+async def listening(endpoints: Sequence[Endpoint]) -> AsyncGenerator[None]:
+    """Listen while the context is open; raises ConflictError when an address is taken."""
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(app.serve(endpoints))
+        except OSError as error:
+            raise ConflictError(
+                f"Central cannot listen: {error.strerror}.",
+                remedy="Give it free ports in [web], or stop what uses them.",
+            ) from error
+        yield
 
 
 class Listeners:

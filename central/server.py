@@ -21,6 +21,7 @@ from central import (
     fleet_doors,
     history_doors,
     question_doors,
+    setup,
 )
 from central import console as commands
 from central.admin import (
@@ -49,7 +50,7 @@ from central.identity import doors
 from central.inventory.crl_ages import CrlAges
 from central.inventory.reads import Inventory
 from central.issuing import CentralKeys, CentralProfiles
-from central.listeners import Listeners
+from central.listeners import Listeners, listening
 from central.metadata import doors as metadata_doors
 from central.operations import Operations
 from central.policy import console as policy_console
@@ -70,10 +71,10 @@ from shared.enroll.rest.ports import RestPorts
 from shared.enroll.rest.routes import routes as rest_routes
 from shared.issuance.mass_revocation import MassRevocation
 from shared.issuance.service import IssuanceService
-from shared.kernel.errors import ConflictError
 from shared.pki.ocsp import never_issued_state
 from shared.store.kept import Kept
 from shared.store.operations import SqlOperations
+from shared.system.files import private_directory
 from shared.system.processes import hold_lock
 from shared.system.steady import repeat
 from shared.validation.answers import Answers
@@ -108,11 +109,12 @@ async def _run(settings: CentralSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with AsyncExitStack() as stack:
-        core.require_founded(settings)
-        stack.callback(os.close, hold_lock(settings.state / "central.lock"))
-        central = await stack.enter_async_context(core.opened(settings))
-        server = await Server.build(central)
-        await server.serve(stopped)
+        private_directory(settings.state)
+        stack.callback(os.close, hold_lock(settings.lock_path))
+        if await setup.passed(settings, stopped, _PRODUCT):
+            central = await stack.enter_async_context(core.opened(settings))
+            server = await Server.build(central)
+            await server.serve(stopped)
     _LOG.info("Central has stopped.")
 
 
@@ -166,16 +168,7 @@ class Server:
             random=os.urandom,
         )
         self._transport.listener = self._listener
-        self._joining = Joining(
-            central.settings,
-            central.storage,
-            hierarchy=central.hierarchy,
-            vault=central.vault,
-            directive_keys=directive_keys,
-            clock=clock,
-            random=os.urandom,
-            joined=self._joined,
-        )
+        self._joining = self._make_joining()
         self._renewals = self._make_renewals()
         self._backups = backup.of_central(central, os.urandom, self._listener.archived)
         self._sync_view = SyncView(
@@ -189,6 +182,20 @@ class Server:
         self._authoring = Authoring(database, clock, profiles.refresh, self._desk.approvals)
         self._administration = self._make_administration()
         self._operations = self._make_operations()
+
+    def _make_joining(self) -> Joining:
+        central = self._central
+        return Joining(
+            central.settings,
+            central.storage,
+            organization=central.organization,
+            hierarchy=central.hierarchy,
+            vault=central.vault,
+            directive_keys=self._directive_keys,
+            clock=central.clock,
+            random=os.urandom,
+            joined=self._joined,
+        )
 
     def _make_operations(self) -> Operations:
         return Operations(
@@ -210,7 +217,7 @@ class Server:
             database=central.storage.database,
             vault=central.vault,
             status=central.status,
-            organization=central.settings.authority.organization,
+            organization=central.organization,
             clock=central.clock,
             random=os.urandom,
             accept=self._listeners.accept,
@@ -269,13 +276,7 @@ class Server:
             await stack.enter_async_context(
                 console.serve(settings.control_socket, self._console_routes())
             )
-            try:
-                await stack.enter_async_context(app.serve(self._endpoints()))
-            except OSError as error:
-                raise ConflictError(
-                    f"Central cannot listen: {error.strerror}.",
-                    remedy="Give it free ports in [web], or stop what uses them.",
-                ) from error
+            await stack.enter_async_context(listening(self._endpoints()))
             _LOG.info(
                 "Central %s serves %s.", VERSION, f"https://{settings.host}:{settings.web.port}"
             )
@@ -399,7 +400,7 @@ class Server:
             database=central.storage.database,
             hierarchy=central.hierarchy,
             vault=central.vault,
-            organization=central.settings.authority.organization,
+            organization=central.organization,
             issue_days=central.settings.authority.issue_days,
             clock=central.clock,
             random=os.urandom,

@@ -6,22 +6,19 @@ Until the token was there once, a self-signed one stands in: the page must say t
 import logging
 import ssl
 from collections.abc import Sequence
-from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
 from gateway.issuing import Authorities
 from shared.issuance.service import IssuanceService
 from shared.kernel import cbor
-from shared.kernel.clock import US_PER_SECOND, Clock, datetime_of, utc_us_of
+from shared.kernel.clock import Clock, utc_us_of
 from shared.kernel.errors import NotFoundError, RefusedError
 from shared.pki import formats, keys, names
 from shared.pki.cms import Signer
-from shared.pki.plan import AltName, AltNameKind, NameAttribute
+from shared.pki.plan import NameAttribute
 from shared.policy.request import INTERNAL, EnrollmentRequest, Operation
 from shared.store.database import Database
 from shared.store.transaction import Transaction
@@ -32,7 +29,6 @@ _LOG = logging.getLogger(__name__)
 _PROFILE = "tls-server"
 _KEY, _CHAIN = "web_key", "web_chain"
 _CHAIN_BYTES_MAX = 64 * 1024
-_DAY_US = 24 * 3600 * US_PER_SECOND
 _CHECK_S, _REFUSED_S = 600, 24 * 3600
 
 
@@ -69,9 +65,9 @@ class WebIdentity:
             self._certificate = x509.load_der_x509_certificate(kept[0])
         except NotFoundError:
             key = keys.generate()
-            kept = [_self_signed(key, self._hosts, self._clock.now().utc_us)]
+            kept = [tls.self_signed(key, self._hosts, self._clock.now().utc_us)]
         self.signer = Signer(key, tuple(kept))
-        pem = formats.pem(kept).encode(), _key_pem(key)
+        pem = formats.pem(kept).encode(), tls.key_pem(key)
         own = [authority.issuer.chain[0] for authority in self._authorities.own]
         self.people = tls.people_context(*pem)
         self.machines = tls.machine_context(*pem, own)
@@ -96,7 +92,7 @@ class WebIdentity:
         self._certificate = x509.load_der_x509_certificate(issued.der)
         self.signer = Signer(key, tuple(chain))
         for context in (self.people, self.machines):
-            tls.load_identity(context, formats.pem(chain).encode(), _key_pem(key))
+            tls.load_identity(context, formats.pem(chain).encode(), tls.key_pem(key))
         return _CHECK_S
 
     def _due(self) -> bool:
@@ -120,40 +116,5 @@ class WebIdentity:
             principal=f"device:{self._gateway}",
             public_key=keys.spki(key.public_key()),
             subject=(NameAttribute(NameOID.COMMON_NAME.dotted_string, self._hosts[0]),),
-            alt_names=_alt_names(self._hosts),
+            alt_names=tuple(map(names.host_name, self._hosts)),
         )
-
-
-def _alt_names(hosts: Sequence[str]) -> tuple[AltName, ...]:
-    return tuple(
-        AltName(AltNameKind.IP if _is_address(host) else AltNameKind.DNS, host) for host in hosts
-    )
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _self_signed(key: ec.EllipticCurvePrivateKey, hosts: Sequence[str], now_us: int) -> bytes:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
-    alternatives = map(names.encode_alt_name, _alt_names(hosts))
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(datetime_of(now_us - _DAY_US))
-        .not_valid_after(datetime_of(now_us + 365 * _DAY_US))
-        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        .sign(key, SHA256())
-    )
-    return certificate.public_bytes(Encoding.DER)
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

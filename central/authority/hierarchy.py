@@ -9,16 +9,17 @@ from cryptography import x509
 from sqlalchemy import bindparam, insert, select
 
 from central.authority import plans
+from central.first_order import FirstOrder, transport_name
 from shared.hsm.software import SoftwareIssuingKey
 from shared.issuance.ports import IssuingKey, Priority, Purpose
-from shared.kernel.clock import utc_us_of
+from shared.kernel.clock import US_PER_SECOND, utc_us_of
 from shared.kernel.errors import NotFoundError, UnavailableError
 from shared.kernel.ids import Random, random_serial, serial_text
 from shared.pki import algorithms, certificates, keys
 from shared.pki.certificates import Issuer
-from shared.pki.keys import KeyType, PrivateKey
+from shared.pki.keys import PrivateKey
 from shared.pki.partitions import UNPARTITIONED
-from shared.pki.plan import Plan
+from shared.pki.plan import NO_EXPIRY_US, Plan
 from shared.store import partitions
 from shared.store.certificates import record_issued
 from shared.store.database import Database
@@ -35,6 +36,7 @@ GATEWAY, FOREIGN = "gateway", "foreign"
 #: Issues; keeps its status only.
 ACTIVE, RETIRED = "active", "retired"
 
+_DAY_US = 24 * 3600 * US_PER_SECOND
 _ALL = select(ca).order_by(ca.c.created_at)
 _OF_GATEWAY = select(ca.c.ca_id).where(ca.c.gateway == bindparam("owner"))
 
@@ -214,93 +216,85 @@ class NewAuthority:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyTypes:
-    """The key types of a new central's CAs, and what the root signs with (None: the usual).
-
-    The CAs below sign with the same where their keys can, see ``algorithms.of_issuer``.
-    """
-
-    root: KeyType = KeyType.EC_P256
-    fleet: KeyType = KeyType.EC_P256
-    issuing: KeyType = KeyType.EC_P256
-    signature: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Founder:
     """Makes the CAs of a new central."""
 
-    organization: str
+    order: FirstOrder
     status_url: str
     now_us: int
     random: Random
-    kinds: KeyTypes = KeyTypes()
 
     async def found(self) -> list[NewAuthority]:
         """Make the four CAs, parents first; nothing is stored here.
 
-        The transport stays P-256: its certificates are our own messages' affair.
+        The transport stays P-256, without expiry: its certificates are our own messages' affair.
         """
+        order = self.order
+        kind = order.key_type
         private_keys = await asyncio.gather(
             *(
-                asyncio.to_thread(keys.generate, kind)
-                for kind in (self.kinds.root, self.kinds.fleet, self.kinds.issuing)
+                asyncio.to_thread(keys.generate, one)
+                for one in (order.root_key_type or kind, kind, kind)
             )
         )
         of_root, of_fleet, of_issuing = private_keys
-        root = self._self_signed(ROOT, "Root CA", 2, self.status_url, of_root)
-        fleet = await self._below(root, FLEET, "Fleet CA", 1, of_fleet)
-        issuing = await self._below(fleet, ISSUING, "Issuing CA", 0, of_issuing)
-        transport = self._self_signed(TRANSPORT, "Transport Root", 0, None, keys.generate())
+        root = self._self_signed(ROOT, order.root_name, 2, self.status_url, of_root)
+        fleet = await self._below(root, FLEET, order.fleet_name, 1, of_fleet)
+        issuing = await self._below(fleet, ISSUING, order.issuing_name, 0, of_issuing)
+        name = transport_name(order.organization)
+        transport = self._self_signed(TRANSPORT, name, 0, None, keys.generate())
         return [root, fleet, issuing, transport]
 
     def _self_signed(
         self,
         kind: str,
-        title: str,
+        name: str,
         path_length: int,
         status_url: str | None,
         private_key: PrivateKey,
     ) -> NewAuthority:
-        plan = self._plan(title, private_key, path_length)
+        is_root = kind == ROOT
+        plan = self._plan(name, private_key, path_length, self.order.days if is_root else None)
         public_key = private_key.public_key()
-        chosen = self.kinds.signature if kind == ROOT else None
-        algorithm = algorithms.chosen(public_key, chosen)
+        algorithm = algorithms.chosen(public_key, self.order.signature if is_root else None)
         tbs = certificates.unsigned_root(plan, random_serial(self.random), algorithm)
         signature = algorithm.sign(private_key, tbs)
         der = certificates.assemble_root(tbs, signature, public_key, algorithm)
         key = SoftwareIssuingKey(issuer_of(der, (), status_url), private_key)
-        return NewAuthority(kind, self._name(title), None, key, private_key)
+        return NewAuthority(kind, name, None, key, private_key)
 
     async def _below(
         self,
         parent: NewAuthority,
         kind: str,
-        title: str,
+        name: str,
         path_length: int,
         private_key: PrivateKey,
     ) -> NewAuthority:
-        plan = self._plan(title, private_key, path_length)
+        plan = self._plan(name, private_key, path_length, self.order.days)
         der = await certify(parent.key, plan, Purpose.CA, self.random)
         issuer = issuer_of(der, parent.key.issuer.chain, self.status_url)
         key = SoftwareIssuingKey(issuer, private_key)
-        return NewAuthority(kind, self._name(title), parent.key.issuer.ca_id, key, private_key)
+        return NewAuthority(kind, name, parent.key.issuer.ca_id, key, private_key)
 
-    def _plan(self, title: str, key: PrivateKey, path_length: int) -> Plan:
+    def _plan(self, name: str, key: PrivateKey, path_length: int, days: int | None) -> Plan:
         return plans.authority(
-            self._name(title),
-            self.organization,
+            name,
+            self.order.organization,
             keys.spki(key.public_key()),
             path_length=path_length,
             now_us=self.now_us,
+            not_after_us=NO_EXPIRY_US if days is None else self.now_us + days * _DAY_US,
         )
-
-    def _name(self, title: str) -> str:
-        return f"{self.organization} {title}"
 
 
 async def certify(key: IssuingKey, plan: Plan, purpose: Purpose, random: Random) -> bytes:
-    """Sign one certificate of central's own needs; gives its DER. ``record`` inventories it."""
+    """Sign one certificate of central's own needs; gives its DER. ``record`` inventories it.
+
+    It ends with the CA at the latest.
+    """
+    end_us = min(plan.not_after_us, key.issuer.limits.not_after_us)
+    plan = replace(plan, not_after_us=end_us)
     tbs = certificates.unsigned(plan, key.issuer, random_serial(random))
     signature = await key.sign(
         tbs, purpose, priority=Priority.INTERACTIVE, reference=f"{purpose} of central"

@@ -113,6 +113,7 @@ class Joining:
         settings: CentralSettings,
         storage: Storage,
         *,
+        organization: str,
         hierarchy: Hierarchy,
         vault: Vault,
         directive_keys: DirectiveKeys,
@@ -123,6 +124,7 @@ class Joining:
         """Take what signs, what stores and whom to tell."""
         self._settings = settings
         self._storage = storage
+        self._organization = organization
         self._hierarchy = hierarchy
         self._vault = vault
         self._directive_keys = directive_keys
@@ -175,10 +177,9 @@ class Joining:
 
     async def _sign(self, name: str, proven: _Proven) -> _Signed:
         now_us = self._clock.now().utc_us
-        organization = self._settings.authority.organization
         title = await self._storage.database.writer.run(partial(gateway_title, gateway=name))
         authority = plans.authority(
-            title, organization, proven.authority, path_length=0, now_us=now_us
+            title, self._organization, proven.authority, path_length=0, now_us=now_us
         )
         transport = plans.gateway_transport(name, proven.transport, now_us)
         hierarchy = self._hierarchy

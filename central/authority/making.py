@@ -81,7 +81,6 @@ class Maker:
                 f"The parent's path length is {limit}; that of a CA below it must be less.",
                 pointer="/path_length",
             )
-        end_us = min(end_us, parent.issuer.limits.not_after_us)
         plan = self._plan(subject, wanted, end_us)
         return await certify(parent, plan, Purpose.CA, self._random)
 
@@ -101,7 +100,7 @@ class Maker:
 
     async def cross(self, issuer: SoftwareIssuingKey, subject_der: bytes, end_us: int) -> bytes:
         """Certify another CA's name and key, DER; it ends with both at the latest."""
-        end_us = min(end_us, issuer.issuer.limits.not_after_us, kinds.not_after_us(subject_der))
+        end_us = min(end_us, kinds.not_after_us(subject_der))
         plan = plans.cross(subject_der, now_us=self._clock.now().utc_us, not_after_us=end_us)
         return await certify(issuer, plan, Purpose.CA, self._random)
 

@@ -70,7 +70,7 @@ class Codes:
         for serial in serials:
             if problem := names.text_problem(serial, limits.DEVICE_ID_CHARS_MAX):
                 raise BadRequestError(f"The serial number {serial!r} {problem}.")
-        made = [DeviceCode(serial, self._text()) for serial in serials]
+        made = [DeviceCode(serial, new_code(self._random)) for serial in serials]
         box = _box(gateway)
 
         def unit(transaction: Transaction) -> None:
@@ -124,14 +124,6 @@ class Codes:
             query = query.where(column.gateway.in_(boxes))
         return [_shown(row, now_us) for row in await self._database.read(query)]
 
-    def _text(self) -> str:
-        number = int.from_bytes(self._random(13), "big")
-        letters = [
-            _ALPHABET[(number >> (5 * place)) & 31] for place in range(_GROUPS * _GROUP_CHARS)
-        ]
-        groups = ("".join(letters[at : at + _GROUP_CHARS]) for at in range(0, 20, _GROUP_CHARS))
-        return "-".join(groups)
-
 
 def _shown(row: Any, now_us: int) -> CodeView:
     spent, ended = row.spent_by is not None, now_us >= row.expires_at
@@ -149,3 +141,11 @@ def _shown(row: Any, now_us: int) -> CodeView:
 def _box(gateway: str) -> str:
     """Give how the table names a box: central has no name there."""
     return "" if gateway == CENTRAL_NAME else gateway
+
+
+def new_code(random: Random) -> str:
+    """Make a code of 100 random bits that a person can type."""
+    number = int.from_bytes(random(13), "big")
+    letters = [_ALPHABET[(number >> (5 * place)) & 31] for place in range(_GROUPS * _GROUP_CHARS)]
+    groups = ("".join(letters[at : at + _GROUP_CHARS]) for at in range(0, 20, _GROUP_CHARS))
+    return "-".join(groups)

@@ -123,6 +123,13 @@ class Keyring:
         version = self.keks[-1].version + 1 if self.keks else 1
         return replace(self, keks=(*self.keks, self._slotted(version, self.random(SECRET_BYTES))))
 
+    def with_recovery(self, recovery_secret: bytes) -> "Keyring":
+        """Let another recovery secret open it; the former one opens what was stored before only."""
+        recovery_key = _recovery_pair(recovery_secret).public_key().public_bytes_raw()
+        keyring = Keyring((), self.box_secret, recovery_key, self.random)
+        keks = tuple(keyring._slotted(kek.version, kek.key) for kek in self.keks)
+        return replace(keyring, keks=keks)
+
     def wrap(self, plaintext: bytes, table: str, row: str, version: int) -> bytes:
         """Encrypt a secret of one row; gives the envelope (deterministic CBOR)."""
         data_key = self.random(SECRET_BYTES)

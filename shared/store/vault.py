@@ -19,6 +19,7 @@ from shared.kernel.ids import Random
 from shared.pki import keys
 from shared.pki.keys import PrivateKey
 from shared.pki.keywrap import SECRET_BYTES, Keyring, recovery_text
+from shared.store import facts
 from shared.store.database import Database
 from shared.store.schema import fact, key_envelope
 from shared.store.transaction import Transaction
@@ -81,6 +82,19 @@ class Vault:
         row = {"name": KEYRING, "value": keyring.document().hex()}
         await database.writer.run(lambda transaction: transaction.execute(insert(fact), row))
         return cls(database, keyring)
+
+    async def renew_recovery(self, random: Random) -> str:
+        """Let another recovery secret open the keyring; gives it, written for paper.
+
+        Only for a central or gateway whose first one nobody has seen: backups name it.
+        """
+        secret = random(SECRET_BYTES)
+        self.keyring = self.keyring.with_recovery(secret)
+        document = self.keyring.document().hex()
+        await self._database.writer.run(
+            lambda transaction: facts.put(transaction, KEYRING, document)
+        )
+        return recovery_text(secret)
 
     async def get(self, name: str) -> bytes:
         """Give a secret. Raises NotFoundError, IntegrityError (changed or moved)."""

@@ -5,9 +5,16 @@ import ssl
 from collections.abc import Sequence
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
+from shared.kernel.clock import US_PER_SECOND, datetime_of
 from shared.kernel.errors import IntegrityError
+from shared.pki import names
+
+_DAY_US = 24 * 3600 * US_PER_SECOND
 
 
 def people_context(certificate_pem: bytes, key_pem: bytes) -> ssl.SSLContext:
@@ -80,3 +87,29 @@ def trust(context: ssl.SSLContext, device_cas: Sequence[bytes]) -> None:
     for der in device_cas:
         pem = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
         context.load_verify_locations(cadata=pem.decode("ascii"))
+
+
+def self_signed(key: ec.EllipticCurvePrivateKey, hosts: Sequence[str], now_us: int) -> bytes:
+    """Make a certificate (DER) of these hosts by their own key: what stands in until a CA is there.
+
+    It holds from the day before, for a clock that is behind, for a year.
+    """
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
+    alternatives = [names.encode_alt_name(names.host_name(host)) for host in hosts]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime_of(now_us - _DAY_US))
+        .not_valid_after(datetime_of(now_us + 365 * _DAY_US))
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .sign(key, SHA256())
+    )
+    return certificate.public_bytes(Encoding.DER)
+
+
+def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Write a key as a context takes it; it stays in memory."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -3,9 +3,12 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, async_playwright, expect
 
 from tests.support.fleet import Central
+
+_RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 
 
 @asynccontextmanager
@@ -31,6 +34,16 @@ async def browser_page(central: Central, *, bypass_csp: bool = False) -> AsyncIt
         yield opened
         await browser.close()
     assert not (told := [text for text in problems if "status of" not in text]), told
+
+
+async def violations(page: Page) -> list[str]:
+    """Have axe-core judge the page that is open (WCAG 2.2 A and AA); it needs ``bypass_csp``."""
+    results = await Axe().run(page, options=_RULES)
+    return [
+        f"{one['id']} ({one['impact']}): {node['html'][:160]}"
+        for one in results.response["violations"]
+        for node in one["nodes"]
+    ]
 
 
 async def log_in(page: Page, central: Central) -> None:

@@ -1,13 +1,9 @@
 """Every page of central, judged by axe-core (WCAG 2.2 A and AA): nothing is left."""
 
-from typing import Any
-
 import pytest
-from axe_playwright_python.async_playwright import Axe
 
-from tests.support.central_pages import browser_page, log_in
+from tests.support.central_pages import browser_page, log_in, violations
 
-_RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 _PAGES = [
     "/",
     "/certificates?q=meta.line:7",
@@ -50,14 +46,6 @@ async def filled(newborn, central):
     return puppet.name, f"{unsure['ca_id']}/{unsure['serial']}"
 
 
-def _told(violations: list[dict[str, Any]]) -> list[str]:
-    return [
-        f"{one['id']} ({one['impact']}): {node['html'][:160]}"
-        for one in violations
-        for node in one["nodes"]
-    ]
-
-
 async def test_no_page_keeps_anybody_out(central, filled):
     gateway, certificate = filled
     authority = f"/authorities/{certificate.split('/')[0]}"
@@ -74,7 +62,6 @@ async def test_no_page_keeps_anybody_out(central, filled):
             if path == _PAGES[0]:
                 await log_in(page, central)
             await page.goto(path)
-            results = await Axe().run(page, options=_RULES)
-            if told := _told(results.response["violations"]):
+            if told := await violations(page):
                 found[path] = told
     assert not found

@@ -73,7 +73,7 @@ def test_wrong_settings_are_named(config: Path):
 
 
 def test_before_init_and_without_server_it_says_what_to_do(config: Path):
-    before = _command(config, "run")
+    before = _command(config, "broker", "config", str(config.parent / "broker"))
     assert before.returncode == ExitStatus.FAILED
     assert "tma-central init" in before.stderr
     assert _command(config, "gateway", "list").returncode == ExitStatus.NOT_RUNNING

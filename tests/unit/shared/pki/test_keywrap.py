@@ -119,3 +119,14 @@ def test_a_typing_error_is_noticed(place: int, letter: str):
 def test_keys_do_not_show_in_a_trace():
     assert _BOX.decode() not in repr(_RING)
     assert repr(_RING.keks[0].key) not in repr(_RING.keks)
+
+
+def test_another_recovery_secret_opens_in_place_of_the_former():
+    document = _RING.rotate().with_recovery(b"n" * 32).document()
+    assert _open(document).unwrap(_ENVELOPE, "key", "fleet", 1) == b"secret"
+    recovered = Keyring.recover(
+        document, recovery_secret=b"n" * 32, box_secret=b"o" * 32, random=os.urandom
+    )
+    assert recovered.unwrap(_ENVELOPE, "key", "fleet", 1) == b"secret"
+    with pytest.raises(UntrustedError):
+        Keyring.recover(document, recovery_secret=_RECOVERY, box_secret=_BOX, random=os.urandom)
