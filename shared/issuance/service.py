@@ -266,6 +266,8 @@ class IssuanceService:
             for one, known in zip(opened, earlier, strict=True):
                 if known is None:
                     open_now.append(one)
+                elif isinstance(known, RefusedError):
+                    self._spawn(self._settled([one.wish], self._say_no(one.wish, known)))
                 else:
                     self._finish(one.wish, _replay_of(known))
             if all(one.key.immediate for one in open_now):
@@ -370,9 +372,13 @@ class IssuanceService:
         if earlier is not None:
             self._finish(wish, _replay_of(earlier))
             return
-        await self._ledger.refuse(wish.request, refusal.rule, refusal.value, refusal.message)
         error = RefusedError(refusal.rule, refusal.value, refusal.message, refusal.remedy)
-        self._finish(wish, error)
+        await self._say_no(wish, error)
+
+    async def _say_no(self, wish: _Wish, refused: RefusedError) -> None:
+        """Let it be an event, whoever's rule it is: the profile's, the grant's or the ledger's."""
+        await self._ledger.refuse(wish.request, refused.rule, refused.value, refused.message)
+        self._finish(wish, refused)
 
     def _intent(self, wish: _Wish, plan: Plan, key: IssuingKey, now: Instant) -> Intent:
         identity = wish.identity
