@@ -45,6 +45,7 @@ from shared.policy.request import EnrollmentRequest, Operation
 #: How long an equal request is answered with the same certificate: without and with a key.
 IMPLICIT_REPLAY_US = 24 * 3600 * US_PER_SECOND
 EXPLICIT_REPLAY_US = 30 * 24 * 3600 * US_PER_SECOND
+_OCSP_SIGNING = "1.3.6.1.5.5.7.3.9"
 #: Requests that come together share their commits; so many, that none of them waits long.
 _GROUP_MAX = 32
 
@@ -266,6 +267,8 @@ class IssuanceService:
             for one, known in zip(opened, earlier, strict=True):
                 if known is None:
                     open_now.append(one)
+                elif isinstance(known, RefusedError):
+                    self._spawn(self._settled([one.wish], self._say_no(one.wish, known)))
                 else:
                     self._finish(one.wish, _replay_of(known))
             if all(one.key.immediate for one in open_now):
@@ -332,7 +335,7 @@ class IssuanceService:
         return None
 
     async def _sign(self, intent: Intent, key: IssuingKey, priority: Priority) -> bytes:
-        purpose = Purpose.LEAF if intent.plan.ca_path_length is None else Purpose.CA
+        purpose = _purpose(intent.plan)
         return await key.sign(intent.tbs, purpose, priority=priority, reference=intent.intent_id)
 
     async def _add_record(self, wish: _Wish) -> None:
@@ -370,9 +373,13 @@ class IssuanceService:
         if earlier is not None:
             self._finish(wish, _replay_of(earlier))
             return
-        await self._ledger.refuse(wish.request, refusal.rule, refusal.value, refusal.message)
         error = RefusedError(refusal.rule, refusal.value, refusal.message, refusal.remedy)
-        self._finish(wish, error)
+        await self._say_no(wish, error)
+
+    async def _say_no(self, wish: _Wish, refused: RefusedError) -> None:
+        """Let it be an event, whoever's rule it is: the profile's, the grant's or the ledger's."""
+        await self._ledger.refuse(wish.request, refused.rule, refused.value, refused.message)
+        self._finish(wish, refused)
 
     def _intent(self, wish: _Wish, plan: Plan, key: IssuingKey, now: Instant) -> Intent:
         identity = wish.identity
@@ -431,6 +438,14 @@ def _requested_content(request: EnrollmentRequest) -> cbor.CborValue:
         list(request.replaces or ()),
         request.test,
     ]
+
+
+def _purpose(plan: Plan) -> Purpose:
+    """Say to the signer what the certificate is for: it checks that the document agrees."""
+    if plan.ca_path_length is not None:
+        return Purpose.CA
+    responder = _OCSP_SIGNING in plan.extended_key_usage
+    return Purpose.OWN_RESPONDER if responder else Purpose.LEAF
 
 
 def _priority(request: EnrollmentRequest) -> Priority:

@@ -34,6 +34,7 @@ from shared.pki import certificates, formats, keys, ocsp
 from shared.pki.cms import Signer
 from shared.pki.keywrap import SECRET_BYTES, Keyring
 from shared.pki.plan import AltName, AltNameKind
+from shared.policy.grant import Grant
 from shared.policy.rules import RuleSet
 from shared.policy.shipped import SHIPPED
 from shared.store.access import Access
@@ -44,7 +45,7 @@ from shared.store.kept import Kept
 from shared.store.ledger import SqlLedger
 from shared.store.operations import SqlOperations
 from shared.store.reads import Reads
-from shared.store.schema import ca
+from shared.store.schema import ca, grant_use
 from shared.system.clock import SystemClock
 from shared.validation import routes as validation
 from shared.validation.answers import Answers
@@ -73,9 +74,10 @@ class ShiftedClock(SystemClock):
 
 @dataclass(slots=True)
 class OneCa:
-    """The ports ``Profiles`` and ``IssuingKeys`` for one CA without a grant."""
+    """The ports ``Profiles`` and ``IssuingKeys`` for one CA, without a grant as at central."""
 
     key: SoftwareIssuingKey
+    granted: Grant | None = None
 
     def active(self, profile: str) -> SoftwareIssuingKey:
         return self.key
@@ -91,8 +93,8 @@ class OneCa:
                 return profile
         raise NotFoundError(f"There is no profile {name}.")
 
-    def grant(self) -> None:
-        return None
+    def grant(self) -> Grant | None:
+        return self.granted
 
     def rules(self) -> RuleSet:
         return RuleSet()
@@ -194,13 +196,24 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def serve(folder: Path) -> AsyncGenerator[Server]:
-    """Run everything until the context ends."""
+async def serve(
+    folder: Path, *, tier: str = "gateway", grant: Grant | None = None
+) -> AsyncGenerator[Server]:
+    """Run everything until the context ends; ``tier`` says which CA of the hierarchy issues."""
     hierarchy = Hierarchy()
-    authority = hierarchy.gateway
+    authority: Authority = getattr(hierarchy, tier)
     clock, sink = ShiftedClock(), ListSink()
     async with open_database(folder / "server.db", sink=sink, clock=clock) as database:
-        server = await _compose(folder, database, sink, clock, hierarchy)
+        one_ca = OneCa(SoftwareIssuingKey(authority.issuer, authority.key), grant)
+        server = await _compose(
+            folder=folder,
+            database=database,
+            sink=sink,
+            clock=clock,
+            hierarchy=hierarchy,
+            authority=authority,
+            one_ca=one_ca,
+        )
         pages = Pages("shared.enroll.rest", product="Test", version="1")
         rest_app = app.create(rest.routes(server.ports, pages), random=os.urandom, pages=pages)
         machines_routes = [*rest.routes(server.ports), *est.routes(server.est)]
@@ -225,15 +238,16 @@ async def serve(folder: Path) -> AsyncGenerator[Server]:
 
 
 async def _compose(
+    *,
     folder: Path,
     database: Database,
     sink: ListSink,
     clock: ShiftedClock,
     hierarchy: Hierarchy,
+    authority: Authority,
+    one_ca: OneCa,
 ) -> Server:
-    authority = hierarchy.gateway
-    await _know(database, hierarchy)
-    one_ca = OneCa(SoftwareIssuingKey(authority.issuer, authority.key))
+    await _know(database, hierarchy, one_ca.granted)
     ledger, access = SqlLedger(database), Access(database)
     devices = Devices(database)
     await devices.load()
@@ -323,8 +337,8 @@ async def _healthy() -> dict[str, Any]:
     return {"line": "possible"}
 
 
-async def _know(database: Database, hierarchy: Hierarchy) -> None:
-    """Write the hierarchy into the table of CAs."""
+async def _know(database: Database, hierarchy: Hierarchy, grant: Grant | None) -> None:
+    """Write the hierarchy into the table of CAs, and what the grant allows."""
     tiers = (("root", hierarchy.root), ("fleet", hierarchy.fleet), ("gateway", hierarchy.gateway))
     for kind, authority in tiers:
         row = {
@@ -342,6 +356,10 @@ async def _know(database: Database, hierarchy: Hierarchy) -> None:
             "created_at": 0,
         }
         await database.writer.run(lambda tx, row=row: tx.execute(insert(ca), row))
+    if grant is not None:
+        use = {"grant_id": grant.grant_id, "version": grant.version, "quota": grant.quota,
+               "used": 0, "state": "active", "document": b""}  # fmt: skip
+        await database.writer.run(lambda tx: tx.execute(insert(grant_use), use))
 
 
 def _responder(authority: Authority, clock: ShiftedClock) -> Responder:

@@ -8,7 +8,7 @@ from shared.kernel.errors import BadRequestError
 from shared.policy.bundle import Bundle
 from shared.policy.grant import Devices, Grant, SerialRange
 from shared.policy.profile import Profile
-from shared.policy.shipped import FIRST, SHIPPED
+from shared.policy.shipped import FIRST, FORMER, SHIPPED
 from tests.support.pki_hierarchy import NOW_US, Hierarchy
 
 GRANT = Grant(
@@ -165,7 +165,9 @@ def test_a_shipped_version_never_changes_its_content():
         ("smime", 1): "a9b68c3daafd3b7421dd86a53a742a4fb4956dc6844b79ca10105fe2bafb7114",
         ("code-signing", 1): "76d8b4de305d4a247b512bc9f4c56a01e399e0954cd91d822104e44695ab59d3",
         ("ocsp-responder", 1): "369c812df1ec33ea4e2ae64017ff9a76375e0dbecd92a5719d304db727f99ff1",
+        ("ocsp-responder", 2): "cd29b5c63171faddd06feb362e33426994db7a2ae04d94bdbc4b5845b7211bc2",
         ("sub-ca", 1): "126ddcfb94e29cf6bc14a42a6ec2521d223c90a0e35cee30990f77fec8358ebc",
     }
-    shipped = {(profile.name, profile.version): profile.sha256 for profile in (*FIRST, *SHIPPED)}
+    published = (*FIRST, *FORMER, *SHIPPED)
+    shipped = {(profile.name, profile.version): profile.sha256 for profile in published}
     assert shipped == field
