@@ -220,11 +220,9 @@ _SECOND = tuple(
 )
 
 _RESPONDERS = tuple(
-    one.model_copy(
-        update={
-            "version": 2,
-            "validity": Validity(days_default=6, days_max=6, too_long=TooLong.REFUSE),
-        }
+    Profile.from_document(
+        one.to_document()
+        | {"version": 2, "validity": {"days_default": 6, "days_max": 6, "too_long": "refuse"}}
     )
     for one in FORMER
 )
