@@ -108,7 +108,8 @@ class Enrolling:
         documents.require_json(request)
         data = documents.parse(Document[EnrollAttributes], await read_body(request)).data
         if data.type not in types:
-            raise BadRequestError(f"The type here is “{types}”.", pointer="/data/type")
+            known = "” or “".join(sorted(types))
+            raise BadRequestError(f"The type here is “{known}”.", pointer="/data/type")
         scope = scope_of(request, principal.name)
         return _created(await self._enroll(principal, data.attributes, profile, scope), data.type)
 

@@ -7,6 +7,7 @@ them from its own database and puts them into the issuance service as its own co
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,6 +66,13 @@ _VALUES = {
     AltNameKind.URI: "urn:host-7.example:app",
     AltNameKind.EMAIL: "host-7@plant.example",
 }
+_WRONG: tuple[dict[str, Any], ...] = (
+    {"principal": "station:two"},
+    {"public_key": b""},
+    {"device_id": "a\x00b"},
+    {"alt_names": (AltName(AltNameKind.REGISTERED_ID, "1.2.3.4"),)},
+    {"metadata": {"a\nb": "x"}},
+)
 
 
 class OneClock:
@@ -84,7 +92,10 @@ class Case:
 
 
 def usual() -> list[Case]:
-    """Of each shipped profile what is asked for every day, for few and many days, in any doubt."""
+    """Of each shipped profile what is asked for every day, for few and many days, in any doubt.
+
+    These alone hold what the tests demand to see; what hypothesis draws depends on what is loaded.
+    """
     found: list[Case] = []
     for profile in _LEAF_PROFILES:
         wished = EnrollmentRequest(
@@ -111,11 +122,15 @@ def usual() -> list[Case]:
                 key = f"usual-{profile.name}-{days}-{quality}"
                 wish = replace(wished, validity_days=days, idempotency_key=key)
                 found.append(Case(profile, wish, moment))
+        for number, changes in enumerate(_WRONG):
+            denied = replace(wished, **changes, idempotency_key=f"wrong-{profile.name}-{number}")
+            moment = Instant(NOW_US + DAY_US, 0, "boot", ClockQuality.NTP)
+            found.append(Case(profile, denied, moment))
     return found
 
 
 def corpus() -> list[Case]:
-    """Two hundred cases, always the same: shipped profiles and such at random, under own names."""
+    """Two hundred cases more: shipped profiles and such at random, under own names."""
     found: list[Case] = []
 
     @some.composite
@@ -202,13 +217,15 @@ def _found(transaction: Transaction, published: list[Profile]) -> None:
     books.put_rules(transaction, _RULES, ACTOR)
 
 
-CORPUS = [*usual(), *corpus()]
+@cache
+def everything() -> list[Case]:
+    return [*usual(), *corpus()]
 
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     orders = ListSink()
-    published = {case.profile.name: case.profile for case in CORPUS}
+    published = {case.profile.name: case.profile for case in everything()}
     kept = dict(list(published.items())[:100])  # so many a grant may name
     async with (
         open_database(tmp_path / "central.db", sink=orders) as central,
@@ -232,7 +249,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 def known(world: World) -> list[Case]:
     names = {profile.name for profile in world.profiles.all}
-    return [case for case in CORPUS if case.profile.name in names]
+    return [case for case in everything() if case.profile.name in names]
 
 
 async def test_both_decide_alike_rule_by_rule(world: World):

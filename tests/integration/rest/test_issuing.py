@@ -198,6 +198,13 @@ async def test_a_rule_of_the_profile_says_no(server: Server):
     assert refused["rule"] == answer.json()["rule"]
 
 
+async def test_a_wrong_type_is_told_in_words(server: Server):
+    async with server.client() as client:
+        answer = await client.post(f"{BASE}/cert_server", json=wish(SERVER, "certificate"))
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == "The type here is “cert_server”."
+
+
 async def test_batch_gives_each_its_own_result(server: Server):
     attributes = [
         {"profile": "tls-server", "csr": request_pem("a.example")},
