@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol
 from shared.enroll.key_maker import KeyMaker
 from shared.enroll.rest.ports import CertificateRow, KeptKey
 from shared.issuance.ports import CertificateRecord
-from shared.issuance.service import Issued, explicit_key
+from shared.issuance.retries import explicit_key
+from shared.issuance.service import Issued
 from shared.kernel.clock import Clock
 from shared.pki import keys
 from shared.pki.keys import KeyType, PrivateKey

@@ -13,7 +13,7 @@ from shared.enroll.rest.models import Format, KeyAttributes
 from shared.enroll.rest.ports import KeptKey, RestPorts
 from shared.enroll.rest.rendering import Certified, with_encrypted_key, with_plain_key
 from shared.enroll.rest.scope import Scope
-from shared.issuance.service import EXPLICIT_REPLAY_US, IMPLICIT_REPLAY_US
+from shared.issuance.retries import EXPLICIT_REPLAY_US, IMPLICIT_REPLAY_US
 from shared.kernel import cbor
 from shared.kernel.errors import BadRequestError
 from shared.pki import keys
