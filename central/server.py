@@ -43,6 +43,7 @@ from central.config import CentralSettings
 from central.core import VERSION, Core
 from central.desk import Desk
 from central.enrolling import Enrolling
+from central.forwarding import Forwarding
 from central.identity import doors
 from central.inventory.crl_ages import CrlAges
 from central.inventory.reads import Inventory
@@ -143,7 +144,9 @@ class Server:
             clock=clock,
             random=os.urandom,
             devices=self._enrolling.devices,
+            grant_of=profiles.grant_of,
         )
+        self._forwarding = Forwarding(database, self._issuance, profiles, central.hierarchy.parents)
         self._mass_revocation = self._make_mass_revocation()
         self._crl_ages = _crl_ages(central)
         self._inventory = Inventory(
@@ -247,6 +250,7 @@ class Server:
                     repeat("What was kept for retries is forgotten", self._forget_kept),
                     repeat("Open requests are finished", self._finish_open),
                     repeat("What gateways ask for is certified", self._renew_gateways),
+                    repeat("What gateways forward is issued", self._forwarding.step),
                     repeat("The rates of replication are measured", self._sync_view.step),
                     repeat("Search keeps up with the inventory", self._searching.step),
                     repeat("The head of the audit log is signed", self._desk.audit_log.step),
@@ -375,6 +379,7 @@ class Server:
             reads=central.reads,
             kept=self._kept,
             keys=self._keys,
+            chain=central.hierarchy.parents,
             authenticator=self._authenticator,
             clock=central.clock,
             profiles=self._profiles.listed,

@@ -270,7 +270,7 @@ class IssuanceService:
                 if known is None:
                     open_now.append(one)
                 else:
-                    self._finish(one.wish, _replay_of(known))
+                    self._finish(one.wish, replay_of(known))
             if all(one.key.immediate for one in open_now):
                 await self._sign_and_complete(open_now)
             else:
@@ -401,7 +401,7 @@ class IssuanceService:
             identity.content,
             identity.replay_us,
         )
-        self._finish(wish, _replay_of(await forwards.forward(wanted)))
+        self._finish(wish, replay_of(await forwards.forward(wanted)))
 
     async def _refuse(self, wish: _Wish, refusal: Refusal, now: Instant) -> None:
         """Hand out what an equal request got while the rules still allowed it; else say no."""
@@ -410,7 +410,7 @@ class IssuanceService:
         if earlier is None and self._forwards is not None:
             earlier = await self._forwards.earlier(identity.key, identity.content)
         if earlier is not None:
-            self._finish(wish, _replay_of(earlier))
+            self._finish(wish, replay_of(earlier))
             return
         await self._ledger.refuse(wish.request, refusal.rule, refusal.value, refusal.message)
         error = RefusedError(refusal.rule, refusal.value, refusal.message, refusal.remedy)
@@ -440,7 +440,7 @@ def _priority(request: EnrollmentRequest) -> Priority:
     return Priority.RENEWAL if request.operation is Operation.RENEW else Priority.LINE
 
 
-def _replay_of(earlier: CertificateRecord | Exception) -> Issued | Exception:
+def replay_of(earlier: CertificateRecord | Exception) -> Issued | Exception:
     """Give what an equal request got, or why there is nothing to give."""
     if isinstance(earlier, Exception):
         return earlier
