@@ -137,15 +137,7 @@ class Server:
         self._enrolling = Enrolling(
             central, profiles, exchange_key, trusted=self._listeners.accept_all, random=os.urandom
         )
-        self._issuance = IssuanceService(
-            profiles=profiles,
-            keys=self._keys,
-            ledger=central.ledger,
-            clock=clock,
-            random=os.urandom,
-            devices=self._enrolling.devices,
-            grant_of=profiles.grant_of,
-        )
+        self._issuance = self._make_issuance()
         self._forwarding = Forwarding(database, self._issuance, profiles, central.hierarchy.parents)
         self._mass_revocation = self._make_mass_revocation()
         self._crl_ages = _crl_ages(central)
@@ -189,6 +181,17 @@ class Server:
         self._authoring = Authoring(database, clock, profiles.refresh, self._desk.approvals)
         self._administration = self._make_administration()
         self._operations = self._make_operations()
+
+    def _make_issuance(self) -> IssuanceService:
+        return IssuanceService(
+            profiles=self._profiles,
+            keys=self._keys,
+            ledger=self._central.ledger,
+            clock=self._central.clock,
+            random=os.urandom,
+            devices=self._enrolling.devices,
+            grant_of=self._profiles.grant_of,
+        )
 
     def _make_operations(self) -> Operations:
         return Operations(
