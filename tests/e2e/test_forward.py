@@ -69,11 +69,12 @@ def ask(fleet: Fleet, *devices: Device) -> list[httpx.Response]:
     return asyncio.run(_post(fleet, *devices))
 
 
-def look(fleet: Fleet, path: str) -> httpx.Response:
+def look(fleet: Fleet, path: str, token: str = "") -> httpx.Response:
     [gateway] = fleet.gateways
+    given = token or gateway.station_token
 
     async def get() -> httpx.Response:
-        async with connect(gateway.web_url, gateway.station_token, fleet.central.ca_bundle) as rest:
+        async with connect(gateway.web_url, given, fleet.central.ca_bundle) as rest:
             return await rest._client.get(path)
 
     return asyncio.run(get())
@@ -118,6 +119,9 @@ def test_a_request_waits_for_the_link_and_becomes_one_certificate(ready: Fleet, 
     assert int(first.headers["Retry-After"]) >= 1
     assert look(ready, data["links"]["self"]).status_code == 202
     assert look(ready, f"{_BASE}/enrollments/unknown").status_code == 404
+    stranger = gateway.command("station", "add", "line-2", "--profile", "tls-server").strip()
+    assert look(ready, data["links"]["self"], stranger).status_code == 404
+    _other_doors(ready, device)
     assert rows(gateway.database, "SELECT count(*) FROM forwarded") == [(1,)]
     assert "central to sign: 1" in gateway.command("status")
     central.restore_link()
@@ -139,14 +143,30 @@ def test_a_request_waits_for_the_link_and_becomes_one_certificate(ready: Fleet, 
     _units(ready, at_central=True)
 
 
+def _other_doors(fleet: Fleet, device: Device) -> None:
+    """A batch says for each item that it waits; for a key of its own the gateway does not wait."""
+    [gateway] = fleet.gateways
+    wish = {"type": "certificate", "attributes": {"profile": _PROFILE, "csr": device.csr}}
+
+    async def post() -> tuple[httpx.Response, httpx.Response]:
+        async with connect(gateway.web_url, gateway.station_token, fleet.central.ca_bundle) as rest:
+            path = f"{_BASE}/certificates/batch"
+            batch = await rest._client.post(path, json={"data": [wish]})
+            attributes = {"profile": _PROFILE, "cn": "made-here"}
+            return batch, await rest.post("/certificates", "certificate", attributes)
+
+    batch, made_here = asyncio.run(post())
+    [item] = batch.json()["data"]
+    assert (item["status"], item["data"]["type"]) == (202, "enrollment")
+    assert (made_here.status_code, made_here.json()["rule"]) == (403, "key.made_here")
+
+
 def _units(fleet: Fleet, *, at_central: bool) -> None:
     """Units are booked at central only."""
     used = "SELECT used FROM grant_use WHERE state = 'active'"
     [(here,)] = rows(fleet.gateways[0].database, used)
-    wait_equal_page = [(here + at_central,)]
-    wait_until(
-        lambda: rows(fleet.central.database, used) == wait_equal_page, what="the unit is booked"
-    )
+    booked = [(here + at_central,)]
+    wait_until(lambda: rows(fleet.central.database, used) == booked, what="the unit is booked")
 
 
 def test_est_says_pending_and_then_gives_the_certificate(ready: Fleet, tmp_path: Path):
