@@ -10,7 +10,12 @@ from typing import Any
 from shared.issuance.ports import Forward
 from shared.kernel.errors import BadRequestError
 from shared.pki.plan import AltName, AltNameKind, NameAttribute
+from shared.policy.profile import CsrHash
 from shared.policy.request import EnrollmentRequest, Operation
+
+_TEXT_CHARS_MAX = 256
+#: What no rule judges, because every front end makes it.
+_TEXTS = ("protocol", "alias", "profile", "principal")
 
 
 def told(wanted: Forward) -> dict[str, Any]:
@@ -48,9 +53,13 @@ def understood(body: Mapping[str, Any], gateway: str, reference: str) -> Enrollm
     try:
         operation = Operation(body["operation"])
         alt_names = tuple(AltName(AltNameKind(kind), value) for kind, value in body["alt_names"])
+        csr_hash = body["csr_hash"] and CsrHash(body["csr_hash"]).value
     except ValueError as error:
         raise BadRequestError("The request asks for what this version does not know.") from error
     replaces = body["replaces"]
+    texts = (*(body[name] for name in _TEXTS), replaces or "-")
+    if not all(text and len(text) <= _TEXT_CHARS_MAX and text.isprintable() for text in texts):
+        raise BadRequestError("The request names things that have no readable name.")
     ca_id, _, serial = (replaces or "").partition("/")
     return EnrollmentRequest(
         operation=operation,
@@ -59,7 +68,7 @@ def understood(body: Mapping[str, Any], gateway: str, reference: str) -> Enrollm
         profile=body["profile"],
         principal=body["principal"],
         public_key=body["public_key"],
-        csr_hash=body["csr_hash"],
+        csr_hash=csr_hash,
         subject=tuple(NameAttribute(oid, value) for oid, value in body["subject"]),
         alt_names=alt_names,
         device_id=body["device_id"],

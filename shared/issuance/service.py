@@ -360,7 +360,8 @@ class IssuanceService:
 
     def _grant(self, request: EnrollmentRequest) -> Grant | None:
         """Give the grant under which a request stands."""
-        if request.gateway and self._grant_of is not None:
+        if request.gateway:
+            assert self._grant_of is not None  # who is forwarded to knows the grants
             return self._grant_of(request.gateway)
         return self._profiles.grant()
 

@@ -226,10 +226,10 @@ class Kept(Protocol):
 class RestPorts:
     """Everything that the routes need.
 
-    ``profiles`` gives the profiles in force; ``health`` what ``GET /status`` shows; ``chain`` DER
-    from a CA that is known here to its root, nothing for another; ``sync`` the lanes of
-    replication. ``maker`` is one per box, whatever asks it: what long keys cost is bounded for all
-    together. ``forwards`` None: all is signed here.
+    ``profiles`` gives the profiles in force; ``health`` what ``GET /status`` shows; ``keys`` the
+    CAs that issue here; ``chain`` DER from a CA that is known here to its root, nothing for
+    another; ``sync`` the lanes of replication. ``maker`` is one per box, whatever asks it: what
+    long keys cost is bounded for all together. ``forwards`` None: all is signed here.
     """
 
     issuance: Issuance

@@ -353,9 +353,25 @@ async def test_a_profile_that_became_local_is_not_signed_by_central(two: Two):
 async def test_a_request_that_this_version_cannot_read_is_no_request(two: Two):
     await two.waits()
     [event] = [one for one in two.told(two.up) if one.type == "enrollment.forwarded"]
-    strange = replace(event, body=dict(event.body) | {"operation": "conjure"})
-    with pytest.raises(BadRequestError):
-        await two.central.writer.run(lambda tx: Applier(NAME).apply(tx, strange))
+    for wrong in (
+        {"operation": "conjure"},
+        {"csr_hash": "md5"},
+        {"alt_names": [["smell", "x"]]},
+        {"principal": "a\x00b"},
+        {"profile": ""},
+        {"replaces": "x" * 300},
+    ):
+        strange = replace(event, body=dict(event.body) | wrong)
+        with pytest.raises(BadRequestError):
+            await two.central.writer.run(lambda tx, e=strange: Applier(NAME).apply(tx, e))
+    hostile = {"public_key": b"", "subject": [["x", "\x00"]], "validity_days": -(2**63)}
+    for name, value in hostile.items():
+        odd = replace(event, id=name, body=dict(event.body) | {name: value})
+        await two.central.writer.run(lambda tx, e=odd: Applier(NAME).apply(tx, e))
+    await two.forwarding.step()
+    answers = [one for one in two.told(two.down) if one.type == "directive.enrollment"]
+    assert len(answers) == len(hostile)
+    assert all(one.body["refusal"] for one in answers)
     ended = replace(event, body=dict(event.body) | {"protocol": INTERNAL, "profile": "tls-server"})
     await two.central.writer.run(lambda tx: Applier(NAME).apply(tx, ended))
     await two.forwarding.step()  # INTERNAL opens no door at central
