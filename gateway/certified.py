@@ -91,9 +91,10 @@ def _row(
     transaction: Transaction, der: bytes, issuer: bytes | None, *, kind: str
 ) -> dict[str, object]:
     certificate = x509.load_der_x509_certificate(der)
+    common_names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return {
         "ca_id": ca_id(der),
-        "name": certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value,
+        "name": common_names[0].value if common_names else certificate.subject.rfc4514_string(),
         "kind": kind,
         "parent_id": None if issuer is None else ca_id(issuer),
         "gateway": None,

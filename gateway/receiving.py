@@ -57,15 +57,17 @@ def _checked(transaction: Transaction, body: Mapping[str, Any]) -> x509.Certific
     der, above = body["issued"]["der"], body["chain"]
     try:
         parsed = x509.load_der_x509_certificate(der)
+        ca_id = certified.ca_id(above[0]) if above else ""
+        serial = int(body["issued"]["serial"], 16)
     except ValueError as error:
-        raise UntrustedError("The certificate cannot be read.") from error
+        raise UntrustedError("The certificate or its chain cannot be read.") from error
     asked = forwarded.public_key(transaction, body["reference"])
     key = keys.of(parsed)
     if asked is not None and (key is None or keys.spki(key) != asked):
         raise UntrustedError("The certificate is for another key than the request.")
-    if not above or certified.ca_id(above[0]) != body["issued"]["ca_id"]:
+    if ca_id != body["issued"]["ca_id"]:
         raise UntrustedError("The certificate's chain does not begin with its CA.")
-    if parsed.serial_number != int(body["issued"]["serial"], 16):
+    if parsed.serial_number != serial:
         raise UntrustedError("The certificate has another serial number than the answer says.")
     # At the time of issue: this box's clock may be wrong, and the answer may have waited.
     chain.verify(der, above, _roots(transaction, above[-1]), body["issued_at_us"])

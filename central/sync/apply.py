@@ -19,7 +19,7 @@ from sqlalchemy import bindparam, func, select, update
 
 from central.inventory import audit, conflicts
 from central.policy import books
-from central.sync import fleet, forwards
+from central.sync import directives, fleet, forwards
 from central.sync.tally import Tally
 from shared.kernel import cbor
 from shared.kernel.clock import ClockQuality
@@ -211,7 +211,7 @@ class Applier:
 
     def _directive(self, transaction: Transaction, event: Event) -> None:
         body = event.body
-        if body["result"] == "applied":
+        if body["result"] == "applied" and body["kind"] != directives.ENROLLMENT:  # one per device
             books.acknowledge(transaction, self._name, body, event.utc_us)
         if body["result"] == "failed":
             detail = {"kind": body["kind"], "why": body["detail"]}

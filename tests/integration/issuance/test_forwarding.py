@@ -264,7 +264,7 @@ async def test_an_answer_to_nothing_known_is_received_all_the_same(two: Two):
     assert received.body["ca_id"] == two.issuing.issuer.ca_id
 
 
-@pytest.mark.parametrize("wrong", ["key", "root", "chain", "serial", "bytes"])
+@pytest.mark.parametrize("wrong", ["key", "root", "chain", "serial", "bytes", "no chain"])
 async def test_an_answer_that_is_not_what_was_asked_for_is_not_taken(two: Two, wrong: str):
     await two.waits()
     await two.report()
@@ -286,8 +286,10 @@ async def test_an_answer_that_is_not_what_was_asked_for_is_not_taken(two: Two, w
         body["chain"] = list(stranger.issuer.chain)
     elif wrong == "serial":
         issued["serial"] = "1".zfill(32)
+    elif wrong == "no chain":
+        body["chain"] = []
     else:
-        issued["der"] = b"0"
+        issued["der"], body["chain"] = b"0", [b"1"]
     event = replace(answer, body=body | {"issued": issued})
     with pytest.raises(UntrustedError):
         await two.box.writer.run(lambda tx: commands.apply(tx, event))
