@@ -77,9 +77,16 @@ class Keys:
 class Two:
     """Central and a gateway, and what is under way between them."""
 
-    def __init__(self, central: Database, box: Database, clock: ManualClock) -> None:
+    def __init__(
+        self,
+        central: Database,
+        box: Database,
+        clock: ManualClock,
+        down: ListSink,
+        up: ListSink,
+    ) -> None:
         self.central, self.box, self.clock = central, box, clock
-        self.down, self.up = ListSink(), ListSink()
+        self.down, self.up = down, up
         self.hierarchy = Hierarchy()
         self.issuing = subordinate(self.hierarchy.fleet, "Issuing CA", 0)
         self.profiles = CentralProfiles(central)

@@ -51,6 +51,8 @@ from tests.support.pki_hierarchy import leaf_plan, root_authority, subordinate
 from tests.support.store_clock import START_US, ManualClock
 from tests.support.store_databases import ListSink, open_database
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 
 @pytest.fixture
 async def two(tmp_path: Path) -> AsyncIterator[Two]:
@@ -59,8 +61,7 @@ async def two(tmp_path: Path) -> AsyncIterator[Two]:
         open_database(tmp_path / "central.db", sink=down, clock=clock) as central,
         open_database(tmp_path / "box.db", sink=up, clock=clock) as box,
     ):
-        made = Two(central, box, clock)
-        made.down, made.up = down, up
+        made = Two(central, box, clock, down, up)
         await made.found()
         yield made
 
