@@ -17,7 +17,7 @@ from shared.policy.shipped import SHIPPED
 from tests.support.est import certificates
 from tests.support.fleet import Fleet
 from tests.support.processes import run, wait_until
-from tests.support.products import rows
+from tests.support.products import put_back, rows
 from tests.support.rest import Device, connect
 
 _PROFILE = "central-signed"
@@ -295,3 +295,27 @@ def test_a_revocation_reaches_the_other_side(ready: Fleet):
             what="the other side has heard of it",
         )
     assert not rows(central.database, "SELECT * FROM quarantine")
+
+
+def test_a_central_put_back_from_a_backup_signs_nothing_twice(ready: Fleet):
+    """What it signed after the backup it learns again from the gateway, before it signs more."""
+    central = ready.central
+    backup = ready.folder / "yesterday.tmabackup"
+    central.command("backup", str(backup))
+    later, next_one = (Device.make(f"FW-BACK-{number}", _PROFILE) for number in (1, 2))
+    [waiting] = ask(ready, later)
+    first = wait_answered(ready, waiting.headers["Location"]).json()["data"]["attributes"]
+    put_back(ready, backup)
+    assert issued(ready, "FW-BACK") == []
+    [waiting] = ask(ready, next_one)
+    assert waiting.status_code == 202
+    central.restore_link()
+    assert wait_answered(ready, waiting.headers["Location"]).status_code == 200
+    assert {row[0] for row in issued(ready, "FW-BACK")} == {"FW-BACK-1", "FW-BACK-2"}
+    assert len(issued(ready, "FW-BACK")) == 2
+    [again] = ask(ready, later)
+    assert again.json()["data"]["attributes"] == first
+    serial = "SELECT serial FROM certificate WHERE device_id = 'FW-BACK-1'"
+    assert rows(central.database, serial) == [(first["serial"],)]
+    assert not rows(central.database, "SELECT * FROM quarantine")
+    assert not rows(central.database, "SELECT * FROM conflict WHERE kind <> 'quota-overdrawn'")
