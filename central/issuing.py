@@ -1,21 +1,28 @@
 """What central plugs into the issuance core: its profiles, and the keys of its own CAs."""
 
+import json
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy import select
 
 from central.authority.hierarchy import Hierarchy
 from shared.issuance.ports import IssuingKey
-from shared.kernel.errors import NotFoundError
+from shared.kernel.errors import NotFoundError, RefusedError
 from shared.policy.grant import Grant
 from shared.policy.profile import Profile
 from shared.policy.rules import RuleSet
 from shared.store import facts
 from shared.store.database import Database
-from shared.store.schema import fact, profile
+from shared.store.schema import directive, fact, grant_use, profile
 
 _ACTIVE = select(profile.c.document).where(profile.c.state == "active").order_by(profile.c.version)
 
+_GRANTS = (
+    select(directive.c.peer, grant_use.c.document)
+    .join(directive, directive.c.subject == grant_use.c.grant_id)
+    .where(directive.c.kind == "grant", grant_use.c.state == "active")
+    .order_by(directive.c.number)
+)
 _RULES = select(fact.c.value).where(fact.c.name == facts.RULES)
 
 
@@ -27,6 +34,7 @@ class CentralProfiles:
         self._database = database
         self._profiles: Mapping[str, Profile] = {}
         self._rules = RuleSet()
+        self._grants: Mapping[str, Grant] = {}
 
     @classmethod
     async def load(cls, database: Database) -> "CentralProfiles":
@@ -42,6 +50,10 @@ class CentralProfiles:
         self._profiles = {found.name: found for found in loaded}
         rules = await self._database.read(_RULES)
         self._rules = RuleSet.from_document(rules[0].value) if rules else RuleSet()
+        self._grants = {
+            row.peer: Grant.from_document(json.loads(row.document))
+            for row in await self._database.read(_GRANTS)
+        }
 
     @property
     def all(self) -> tuple[Profile, ...]:
@@ -63,6 +75,21 @@ class CentralProfiles:
     def grant(self) -> Grant | None:
         """Central needs none."""
         return None
+
+    def grant_of(self, gateway: str) -> Grant:
+        """Give what a gateway may do, for what it forwards; raises RefusedError if it has none.
+
+        How long it may be out of reach does not matter: its request has arrived.
+        """
+        grant = self._grants.get(gateway)
+        if grant is None:
+            raise RefusedError(
+                "grant.ended",
+                gateway,
+                "The gateway's grant is not in force any more.",
+                "Ask central for a new grant.",
+            )
+        return grant.model_copy(update={"last_contact_max_s": None})
 
     def rules(self) -> RuleSet:
         """Give the rules that are judged after the profile."""

@@ -46,6 +46,7 @@ from central.config import CentralSettings
 from central.core import VERSION, Core
 from central.desk import Desk
 from central.enrolling import Enrolling
+from central.forwarding import Forwarding
 from central.identity import doors
 from central.inventory.crl_ages import CrlAges
 from central.inventory.reads import Inventory
@@ -141,14 +142,8 @@ class Server:
         self._enrolling = Enrolling(
             central, profiles, exchange_key, trusted=self._listeners.accept_all, random=os.urandom
         )
-        self._issuance = IssuanceService(
-            profiles=profiles,
-            keys=self._keys,
-            ledger=central.ledger,
-            clock=clock,
-            random=os.urandom,
-            devices=self._enrolling.devices,
-        )
+        self._issuance = self._make_issuance()
+        self._forwarding = Forwarding(database, self._issuance, profiles, central.hierarchy.parents)
         self._mass_revocation = self._make_mass_revocation()
         self._crl_ages = _crl_ages(central)
         self._inventory = Inventory(
@@ -195,6 +190,17 @@ class Server:
             clock=central.clock,
             random=os.urandom,
             joined=self._joined,
+        )
+
+    def _make_issuance(self) -> IssuanceService:
+        return IssuanceService(
+            profiles=self._profiles,
+            keys=self._keys,
+            ledger=self._central.ledger,
+            clock=self._central.clock,
+            random=os.urandom,
+            devices=self._enrolling.devices,
+            grant_of=self._profiles.grant_of,
         )
 
     def _make_operations(self) -> Operations:
@@ -257,6 +263,7 @@ class Server:
                     repeat("What was kept for retries is forgotten", self._forget_kept),
                     repeat("Open requests are finished", self._finish_open),
                     repeat("What gateways ask for is certified", self._renew_gateways),
+                    repeat("What gateways forward is issued", self._forwarding.step),
                     repeat("The rates of replication are measured", self._sync_view.step),
                     repeat("Search keeps up with the inventory", self._searching.step),
                     repeat("The head of the audit log is signed", self._desk.audit_log.step),
@@ -383,6 +390,7 @@ class Server:
             reads=central.reads,
             kept=self._kept,
             keys=self._keys,
+            chain=central.hierarchy.parents,
             authenticator=self._authenticator,
             clock=central.clock,
             profiles=self._profiles.listed,

@@ -255,12 +255,13 @@ def _told(snapshot: dict[str, Any]) -> list[str]:
     offline_until = local_text(link["offline_until_us"])
     issue_until = local_text(authority["issue_until_us"])
     remaining = authority["quota"] - authority["used"]
-    only_here = queue["certificates_only_here"]
+    only_here, unsigned = queue["certificates_only_here"], queue["to_be_signed"]
     return [
         f"Token: {token['state']}. {token['detail']}",
         f"Central: {online} since {local_text(link['since_us'])}.",
         f"Without central: until {offline_until}, then {link['offline_until_why']}.",
         f"Queue: {queue['waiting']} events waiting, {only_here} certificates only on this box.",
+        f"Requests that wait for central to sign: {unsigned}.",
         f"CA: {authority['name']}, issues until {issue_until}.",
         f"Grant: {remaining} of {authority['quota']} certificates left.",
         f"Disk: {disk['free'] // 1_000_000} MB free.",

@@ -49,6 +49,7 @@ from shared.store import pruning
 from shared.store.access import Access
 from shared.store.backups import Backups
 from shared.store.database import Database
+from shared.store.forwarded import SqlForwards
 from shared.store.kept import Kept
 from shared.store.ledger import SqlLedger
 from shared.store.pruning import Rule
@@ -137,7 +138,7 @@ class Agent:
         database, clock = ground.database, ground.clock
         urls = ground.settings.status_url, ground.identity.answer.status_url
         self._reads = Reads(database)
-        self._ledger = SqlLedger(database)
+        self._ledger, self._forwards = SqlLedger(database), SqlForwards(database)
         self._rules = Rules(database, clock)
         self._authorities = Authorities(database, ground.client, urls, ground.settings.crl)
         self._history = History(
@@ -159,6 +160,7 @@ class Agent:
             clock=clock,
             random=os.urandom,
             devices=self._enrollment.devices,
+            forwards=self._forwards,
         )
         self._issuance = WatchedIssuance(self._service, self._reads, clock)
         self._kept = Kept(database, ground.vault.keyring)
@@ -246,6 +248,7 @@ class Agent:
             link=self._link,
             issuance=self._issuance,
             clock=ground.clock,
+            forwards=self._forwards,
             crl_refusals=lambda: self._status.refusals,
         )
 
@@ -329,7 +332,9 @@ class Agent:
             repeat("The history is witnessed", self._history.step),
             repeat("The OCSP responder is renewed", self._responders.step),
             repeat("Central's OCSP responder is certified", central_responder.step),
-            repeat("The page's certificate is renewed", self._renew_web_identity),
+            repeat(
+                "The page's certificate is renewed", partial(self._web_identity.step, self._service)
+            ),
             repeat("The identity on the link is renewed", self._identity_renewal.step),
             repeat("The issuing CA is renewed", self._authority_renewal.step),
             repeat("Central's commands are run", self._errands.step),
@@ -374,6 +379,8 @@ class Agent:
             reads=self._reads,
             kept=self._kept,
             keys=self._authorities,
+            chain=self._authorities.parents,
+            forwards=self._forwards,
             authenticator=self._authenticator,
             clock=self._ground.clock,
             profiles=self._rules.all_profiles,
@@ -465,9 +472,6 @@ class Agent:
         monitor.notify("WATCHDOG=1")
         return _CLOCK_CHECK_S
 
-    async def _renew_web_identity(self) -> float:
-        return await self._web_identity.step(self._service)
-
     async def _sign_crls(self) -> float:
         await self._status.run()
         return 0
@@ -488,6 +492,7 @@ class Agent:
 
     async def _forget_kept(self) -> float:
         await self._kept.purge()
+        await self._forwards.purge()
         return _PURGE_S
 
     async def _health(self) -> Mapping[str, Any]:

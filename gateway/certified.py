@@ -57,10 +57,7 @@ def store(
     An earlier CA of this gateway only keeps its status from now on. A CA that is known already
     gets this certificate and this end of issuing: its parent was rolled over, or it goes on.
     """
-    for der, issuer in zip(chain, (*chain[1:], None), strict=True):
-        kind = "root" if issuer is None else "fleet"
-        if transaction.one(_KNOWN, {"wanted": ca_id(der)}) is None:
-            transaction.execute(_INSERT, _row(transaction, der, issuer, kind=kind))
+    know(transaction, chain)
     own = _row(transaction, authority, chain[0], kind="gateway") | {
         "gateway": gateway,
         "key_uri": f"hsmd:{label}",
@@ -73,6 +70,14 @@ def store(
         changed = ("der", "parent_id", "issue_until", "not_after", "state")
         transaction.execute(_RECERTIFY, wanted | {name: own[name] for name in changed})
     transaction.execute(_RETIRE, wanted)
+
+
+def know(transaction: Transaction, chain: Sequence[bytes], *, first: str = "fleet") -> None:
+    """Write down the CAs of a chain (DER, to the root) that are not known; ``first``: its kind."""
+    for der, issuer in zip(chain, (*chain[1:], None), strict=True):
+        kind = "root" if issuer is None else first if der is chain[0] else "fleet"
+        if transaction.one(_KNOWN, {"wanted": ca_id(der)}) is None:
+            transaction.execute(_INSERT, _row(transaction, der, issuer, kind=kind))
 
 
 def keep_links(transaction: Transaction, links: Sequence[bytes]) -> None:
@@ -112,9 +117,10 @@ def _row(
     transaction: Transaction, der: bytes, issuer: bytes | None, *, kind: str
 ) -> dict[str, object]:
     certificate = x509.load_der_x509_certificate(der)
+    common_names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return {
         "ca_id": ca_id(der),
-        "name": certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value,
+        "name": common_names[0].value if common_names else certificate.subject.rfc4514_string(),
         "kind": kind,
         "parent_id": None if issuer is None else ca_id(issuer),
         "gateway": None,

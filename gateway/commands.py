@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from gateway import identity
+from gateway import identity, receiving
 from shared.kernel import cbor
 from shared.kernel.errors import BadRequestError
 from shared.pki import keys
@@ -28,7 +28,9 @@ from shared.sync.join import CENTRAL_NAME
 
 _PREFIX = "directive."
 #: Event types after which others may enroll.
-OF_ENROLLMENT: Final = frozenset({"directive.access", "directive.devices", "directive.codes"})
+OF_ENROLLMENT: Final = frozenset(
+    {"directive.access", "directive.devices", "directive.codes", "directive.enrollment"}
+)
 #: The event type after which other directive keys are trusted.
 OF_KEYS: Final = "directive.keys"
 _ACTOR = "system"
@@ -222,6 +224,7 @@ _SUBJECTS: Mapping[str, Callable[[Body], str]] = {
     "access": lambda _body: "",
     "devices": lambda _body: "",
     "codes": lambda body: body["batch"],
+    "enrollment": lambda body: body["reference"],
 }
 
 #: What a directive does at once; what takes more than a transaction is a gateway.standing_orders.
@@ -235,4 +238,5 @@ _EFFECTS: Mapping[str, Callable[[Transaction, Event], None]] = {
     "keys": _keys,
     "access": _access,
     "devices": _devices,
+    "enrollment": receiving.receive,
 }

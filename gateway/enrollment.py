@@ -28,6 +28,7 @@ from shared.kernel.clock import Clock
 from shared.pki import sealing
 from shared.pki.cms import Signer
 from shared.policy.access import Access
+from shared.policy.profile import Mode
 from shared.store import devices
 from shared.store.database import Database
 from shared.store.devices import Devices
@@ -96,11 +97,18 @@ class Enrollment:
             doorkeeper=self.doorkeeper,
             rules=self.rules,
             profile=self._profiles.profile,
-            chain=lambda _profile: self._authorities.newest.issuer.chain,
+            chain=self._chain,
             random=os.urandom,
             signer=signer,
         )
         return est_routes(ports)
+
+    def _chain(self, profile: str) -> tuple[bytes, ...]:
+        """Give the chain of the CA that signs for a profile: central's is known by its answers."""
+        theirs = self._authorities.of_central
+        if self._profiles.profile(profile).mode is Mode.FORWARD and theirs:
+            return tuple(self._authorities.parents(theirs[-1].ca_id))
+        return self._authorities.newest.issuer.chain
 
     def _place(self) -> Place:
         """Say where a machine reaches this box, for ready-made commands."""
@@ -118,6 +126,7 @@ class Enrollment:
             self.rules.access = Access.from_document(body["document"])
         manufacturers = self.rules.access.manufacturers
         trust(machines, [der for one in manufacturers for der in one.certificates])
+        trust(machines, [row.der for row in self._authorities.of_central])
         await self.devices.load()
         await self._codes.obey(self._accept_codes)
 

@@ -21,6 +21,8 @@ from shared.store.database import Database
 from shared.store.schema import ca
 
 _KEY_SCHEME = "hsmd:"
+#: What a CA of central is called here that signs for this gateway's requesters.
+ISSUING = "issuing"
 _ALL = select(ca)
 _RETRY_AFTER_S = 5
 
@@ -63,6 +65,12 @@ class Authorities:
     def issuing(self) -> Any:
         """The row of the CA that issues; None when it was ended."""
         return self._active and self.rows[self._active.issuer.ca_id]
+
+    @property
+    def of_central(self) -> list[Any]:
+        """The rows of central's CAs that signed for requesters of this gateway, oldest first."""
+        found = [row for row in self.rows.values() if row.kind == ISSUING]
+        return sorted(found, key=_created)
 
     @property
     def newest(self) -> RemoteIssuingKey:

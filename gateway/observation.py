@@ -24,6 +24,7 @@ from gateway.version import VERSION
 from shared.kernel.clock import US_PER_SECOND, Clock
 from shared.store import facts, pruning
 from shared.store.database import Database
+from shared.store.forwarded import SqlForwards
 from shared.store.reads import Reads
 from shared.store.schema import fact, grant_use
 from shared.sync.join import CENTRAL_NAME
@@ -51,6 +52,7 @@ class Sources:
     link: CentralLink
     issuance: WatchedIssuance
     clock: Clock
+    forwards: SqlForwards
     crl_refusals: Callable[[], Mapping[str, str]]
 
 
@@ -88,6 +90,7 @@ class Observation:
                 queue.oldest_us,
                 await sources.reads.certificates_only_here(),
                 await pruning.held_by_peer_only(sources.database, CENTRAL_NAME),
+                await sources.forwards.waiting(),
             ),
             clock=ClockView(now.utc_us, now.quality),
             authority=authority,

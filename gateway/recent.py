@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from gateway.snapshot import RecentView
 from shared.issuance.service import IssuanceService, Issued
 from shared.kernel.clock import US_PER_SECOND, Clock
-from shared.kernel.errors import TmaError
+from shared.kernel.errors import PendingError, TmaError
 from shared.policy.decide import Decision
 from shared.policy.request import EnrollmentRequest
 from shared.store.reads import Reads
@@ -31,6 +31,8 @@ class WatchedIssuance:
         """Issue one certificate; see ``IssuanceService.issue``."""
         try:
             return await self._service.issue(request)
+        except PendingError:  # nothing failed
+            raise
         except TmaError as error:
             self._note(request, error)
             raise
@@ -43,7 +45,7 @@ class WatchedIssuance:
         """Issue each for itself; see ``IssuanceService.issue_many``."""
         results = await self._service.issue_many(requests)
         for request, result in zip(requests, results, strict=True):
-            if isinstance(result, TmaError):
+            if isinstance(result, TmaError) and not isinstance(result, PendingError):
                 self._note(request, result)
         return results
 

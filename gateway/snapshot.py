@@ -70,12 +70,14 @@ class QueueView:
     """Events that central has not confirmed yet.
 
     ``only_at_central``: deleted here by the opt-in rule, and in no backup of central.
+    ``to_be_signed``: requests that central has not answered.
     """
 
     waiting: int
     oldest_us: int | None
     certificates_only_here: int
     only_at_central: int = 0
+    to_be_signed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, func, select, update
 
-from shared.store import certificates, crls, devices
+from shared.store import certificates, crls, devices, forwarded
 from shared.store.schema import certificate, grant_use, intent
 from shared.store.transaction import Transaction
 from shared.sync.events import Event
@@ -93,6 +93,7 @@ _EFFECTS: Mapping[str, Callable[[Transaction, Event], None]] = {
     "certificate.revoked": _revoked,
     "certificate.held": _held,
     "certificate.released": _released,
+    "enrollment.forwarded": forwarded.waits_again,
     "code.spent": _code,
     "crl.published": _crl,
 }

@@ -116,10 +116,10 @@ class Authoring:
     async def check(self, name: str, version: int | None, sample: Sample) -> list[Finding]:
         """Lint a sample for each key type of the profile; errors come first."""
         _state, found = await self.profile(name, version)
-        if found.mode is not Mode.LOCAL:
+        if found.mode is Mode.STOCK:
             raise BadRequestError(
                 f"The mode {found.mode.value} is understood but not issued by this version.",
-                remedy="Use the mode local.",
+                remedy="Use the mode local or forward.",
                 pointer="/mode",
             )
         findings = await asyncio.to_thread(lint.lint, found, sample, self._now_us())

@@ -47,7 +47,12 @@ _REPLACE = (
 )
 _GATEWAYS = select(gateway.c.name).where(gateway.c.state == "active")
 _CHAIN = select(ca.c.der).where(
-    or_(ca.c.gateway == bindparam("owner"), ca.c.kind == "fleet", ca.c.kind == "root"),
+    or_(
+        ca.c.gateway == bindparam("owner"),
+        ca.c.kind == "fleet",
+        ca.c.kind == "root",
+        ca.c.kind == "foreign",  # a root of others, below which central may sign
+    ),
     ca.c.state == "active",
 )
 _GRANT = select(grant_use).where(grant_use.c.grant_id == bindparam("wanted"))

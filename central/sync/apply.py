@@ -19,7 +19,7 @@ from sqlalchemy import bindparam, func, select, update
 
 from central.inventory import audit, conflicts
 from central.policy import books
-from central.sync import fleet
+from central.sync import directives, fleet, forwards
 from central.sync.tally import Tally
 from shared.kernel import cbor
 from shared.kernel.clock import ClockQuality
@@ -55,6 +55,12 @@ _ELSEWHERE = (
     .order_by(certificate.c.id.desc())
     .limit(_OTHERS_MAX)
 )
+#: What central signed for a gateway has that gateway as its origin.
+_FORWARDED = select(certificate.c.id).where(
+    certificate.c.ca_id == bindparam("ca"),
+    certificate.c.serial == bindparam("number"),
+    certificate.c.origin == bindparam("own"),
+)
 _SET_VERSION = (
     update(gateway)
     .where(gateway.c.name == bindparam("gateway_name"))
@@ -84,6 +90,8 @@ class Applier:
             "certificate.held": self._held,
             "certificate.released": self._released,
             "enrollment.refused": self._refused,
+            "enrollment.forwarded": self._forwarded,
+            "certificate.received": self._received,
             "code.spent": self._code,
             "crl.published": self._crl,
             "crl.part": self._crl_part,
@@ -152,20 +160,26 @@ class Applier:
             self._settle_grant(transaction, event.body, tally)
 
     def _revoked(self, transaction: Transaction, event: Event) -> None:
-        self._own_ca(transaction, event.body)
+        self._own_certificate(transaction, event.body)
         certificates.record_revoked(transaction, self._name, event.body)
 
     def _held(self, transaction: Transaction, event: Event) -> None:
-        self._own_ca(transaction, event.body)
+        self._own_certificate(transaction, event.body)
         certificates.record_held(transaction, self._name, event.body, actor=event.actor)
 
     def _released(self, transaction: Transaction, event: Event) -> None:
-        self._own_ca(transaction, event.body)
+        self._own_certificate(transaction, event.body)
         certificates.record_released(transaction, self._name, event.body, actor=event.actor)
 
     def _refused(self, transaction: Transaction, event: Event) -> None:
         del event  # the inbox keeps its words
         counters.add(transaction, "refused", self._name)
+
+    def _forwarded(self, transaction: Transaction, event: Event) -> None:
+        forwards.receive(transaction, self._name, event)
+
+    def _received(self, transaction: Transaction, event: Event) -> None:
+        """Leave its words in the inbox: ``directive.applied`` tells that the order is obeyed."""
 
     def _code(self, transaction: Transaction, event: Event) -> None:
         """Know that it is spent; a code that a restored central forgot is none of its business."""
@@ -197,7 +211,7 @@ class Applier:
 
     def _directive(self, transaction: Transaction, event: Event) -> None:
         body = event.body
-        if body["result"] == "applied":
+        if body["result"] == "applied" and body["kind"] != directives.ENROLLMENT:  # one per device
             books.acknowledge(transaction, self._name, body, event.utc_us)
         if body["result"] == "failed":
             detail = {"kind": body["kind"], "why": body["detail"]}
@@ -245,6 +259,12 @@ class Applier:
         actor = f"gateway:{self._name}"
         detail = {**event.body, "by": event.actor, "at_us": event.utc_us}
         audit.add(transaction, actor, event.type, self._name, detail)
+
+    def _own_certificate(self, transaction: Transaction, body: Body) -> None:
+        """Let a gateway change the status of what it issued, and of what it forwarded."""
+        place = {"ca": body["ca_id"], "number": body["serial"], "own": self._name}
+        if transaction.one(_FORWARDED, place) is None:
+            self._own_ca(transaction, body)
 
     def _own_ca(self, transaction: Transaction, body: Body) -> Any:
         return _require_own(Tally(transaction, self._name), body)

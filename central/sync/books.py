@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, select
 
 from central.inventory import audit
 from central.sync import directives
-from shared.store.schema import ca, gateway
+from shared.store.schema import ca, certificate, gateway
 from shared.store.transaction import Transaction
 from shared.sync.events import Event
 
@@ -22,6 +22,12 @@ _ORDERS = {
 }
 _ORDERED_FIELDS = ("ca_id", "serial", "reason", "hold_id")
 _OWNER = select(ca.c.gateway, ca.c.kind).where(ca.c.ca_id == bindparam("wanted"))
+#: What central signed for a gateway's requesters is known there, too.
+_REQUESTED = select(certificate.c.origin).where(
+    certificate.c.ca_id == bindparam("ca"),
+    certificate.c.serial == bindparam("number"),
+    certificate.c.origin.in_(select(gateway.c.name)),
+)
 _ACTIVE = select(gateway.c.name).where(gateway.c.state == "active")
 _PARENT_KINDS = ("root", "fleet")
 
@@ -35,10 +41,20 @@ def enter(transaction: Transaction, event: Event) -> None:
     subject = f"{body['ca_id']}/{body['serial']}" if "serial" in body else str(body["profile"])
     audit.add(transaction, event.actor, event.type, subject, _told(body))
     kind = _ORDERS.get(event.type)
-    owner: Any = transaction.one(_OWNER, {"wanted": body["ca_id"]}) if kind else None
-    if kind is not None and owner is not None and owner.gateway is not None:
+    holder = _holder(transaction, body) if kind else None
+    if kind is not None and holder is not None:
         order = {name: body[name] for name in _ORDERED_FIELDS if name in body}
-        directives.order_status(transaction, owner.gateway, kind, order, event.actor)
+        directives.order_status(transaction, holder, kind, order, event.actor)
+
+
+def _holder(transaction: Transaction, body: Mapping[str, Any]) -> str | None:
+    """Name the gateway that keeps the status of a certificate, if one does."""
+    owner: Any = transaction.one(_OWNER, {"wanted": body["ca_id"]})
+    if owner is not None and owner.gateway is not None:
+        return owner.gateway
+    place = {"ca": body["ca_id"], "number": body["serial"]}
+    requested: Any = transaction.one(_REQUESTED, place)
+    return requested and requested.origin
 
 
 def _hand_down(transaction: Transaction, body: Mapping[str, Any], actor: str) -> None:

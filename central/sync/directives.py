@@ -20,6 +20,8 @@ from shared.sync.ports import Directive
 
 #: The kind of directive that says which directive keys to trust.
 KEYS: Final = "keys"
+#: The kind of directive that answers a forwarded request.
+ENROLLMENT: Final = "enrollment"
 _INCARNATION = "incarnation"
 _NUMBER = "directive_number"
 _GIVEN = (
@@ -133,6 +135,20 @@ def order_codes(
     """Hand down one-time codes, sealed to the gateway's exchange key."""
     body = {"batch": batch, "sealed": sealed}
     _order(transaction, gateway, "codes", batch, body, actor=actor)
+
+
+def order_enrollment(
+    transaction: Transaction, gateway: str, reference: str, body: Mapping[str, Any]
+) -> None:
+    """Answer a request that the gateway forwarded."""
+    answer = {"reference": reference, **body}
+    _order(transaction, gateway, ENROLLMENT, reference, answer, actor="system")
+
+
+def is_given(transaction: Transaction, gateway: str, kind: str, subject: str) -> bool:
+    """Tell if the gateway was ordered something of this kind about this subject."""
+    wanted = {"gateway_name": gateway, "which": kind, "about": subject}
+    return transaction.one(_KNOWN, wanted) is not None
 
 
 def order_keys(transaction: Transaction, gateway: str, spkis: Sequence[bytes], actor: str) -> None:

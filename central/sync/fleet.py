@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from central.authority.hierarchy import INFRASTRUCTURE
 from central.inventory import audit
-from central.sync import directives
+from central.sync import directives, forwards
 from shared.kernel.errors import NotFoundError
 from shared.store import certificates, facts, forks, segments
 from shared.store.schema import ca, directive, gateway, grant_use, renewal
@@ -191,6 +191,7 @@ def _end_powers(transaction: Transaction, name: str, ca_state: str) -> None:
     """End grants and CAs: a retired CA is heard for status and late reports, an ended one less."""
     transaction.execute(_END_CAS, {"gateway_name": name, "new_state": ca_state})
     transaction.execute(_END_GRANTS, {"gateway_name": name})
+    forwards.drop(transaction, name)
 
 
 def ask(transaction: Transaction, name: str, kind: str, document: bytes) -> None:

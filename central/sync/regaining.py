@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from central.authority.hierarchy import FLEET, gateway_title, store_authority
 from central.inventory import audit, conflicts
-from central.sync import directive_keys, directives, fleet
+from central.sync import directive_keys, directives, fleet, forwards
 from central.sync.apply import Applier
 from shared.kernel.errors import Kind, TmaError, UntrustedError
 from shared.policy.grant import Grant
@@ -92,6 +92,8 @@ def _apply(transaction: Transaction, name: str, given: Directive, body: Body) ->
         transaction.execute(_GRANT, row)
     elif given.kind == "authority":
         _authority(transaction, name, body)
+    elif given.kind == directives.ENROLLMENT:
+        forwards.regain(transaction, name, given, body)
     elif given.kind == directives.KEYS and (own := directive_keys.trusted(transaction)):
         directives.order_keys(transaction, name, own, "system")  # what it holds may be newer
 

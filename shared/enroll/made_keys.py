@@ -7,12 +7,14 @@ the certificate of the earlier one is revoked (design.md §3).
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from shared.enroll.key_maker import KeyMaker
 from shared.enroll.rest.ports import CertificateRow, KeptKey
 from shared.issuance.ports import CertificateRecord
-from shared.issuance.service import Issued, explicit_key
+from shared.issuance.retries import explicit_key
+from shared.issuance.service import Issued
 from shared.kernel.clock import Clock
 from shared.pki import keys
 from shared.pki.keys import KeyType, PrivateKey
@@ -100,7 +102,7 @@ class MadeKeys:
         kept = await self._key(name, base, kind)
         private_key = keys.load_private(kept.private_key)
         spki = keys.spki(private_key.public_key())
-        wish = request(spki, _issue_key(base, kept.generation))
+        wish = replace(request(spki, _issue_key(base, kept.generation)), key_made_here=True)
         issued = await self._ports.issuance.issue(wish)
         if kept.generation > 1:
             await self._revoke(wish.principal, _issue_key(base, kept.generation - 1), replay_us)

@@ -75,6 +75,17 @@ class Intent:
     existing: Existing = Existing.ALLOW
 
 
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A request that central is to decide and sign, and what a retry of it is known by."""
+
+    request: EnrollmentRequest
+    profile_version: int
+    idempotency_key: str
+    request_hash: bytes
+    replay_us: int
+
+
 class IssuingKey(Protocol):
     """An issuing CA whose key signs documents, not digests."""
 
@@ -136,6 +147,23 @@ class IssuingKeys(Protocol):
 
     def of(self, ca_id: str) -> IssuingKey:
         """Give the key of one CA, also a retired one; raises NotFoundError."""
+        ...
+
+
+class Forwards(Protocol):
+    """Requests that wait for central (design.md §4, mode ``forward``)."""
+
+    async def forward(self, wanted: Forward) -> CertificateRecord:
+        """Let a request wait, in one commit with its event; give what an equal one has got.
+
+        Raises PendingError (it waits, now or already), RefusedError (central said no; also
+        ``code.spent``), KeyReusedError, ConflictError (line stopped), UnavailableError (too many
+        wait), StorageFullError, OutcomeUnknownError.
+        """
+        ...
+
+    async def earlier(self, idempotency_key: str, request_hash: bytes) -> CertificateRecord | None:
+        """Give what an equal request has got; None if there was none. Raises as ``forward``."""
         ...
 
 

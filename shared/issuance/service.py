@@ -6,14 +6,15 @@ loses a certificate nor issues one that nobody remembers.
 """
 
 import asyncio
-import hashlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shared.issuance.ports import (
     CertificateRecord,
     Devices,
+    Forward,
+    Forwards,
     Intent,
     IssuingKey,
     IssuingKeys,
@@ -22,8 +23,9 @@ from shared.issuance.ports import (
     Profiles,
     Purpose,
 )
-from shared.kernel import cbor, limits
-from shared.kernel.clock import US_PER_SECOND, Clock, Instant
+from shared.issuance.retries import Identity, identify
+from shared.kernel import limits
+from shared.kernel.clock import Clock, Instant
 from shared.kernel.errors import (
     BadRequestError,
     ConflictError,
@@ -39,12 +41,10 @@ from shared.kernel.ids import Random, random_serial, serial_text, uuid7
 from shared.pki import certificates
 from shared.pki.plan import Plan
 from shared.policy.decide import Circumstances, Decision, Refusal, decide, explain
-from shared.policy.profile import Profile
-from shared.policy.request import EnrollmentRequest, Operation
+from shared.policy.grant import Grant
+from shared.policy.profile import Mode, Profile
+from shared.policy.request import INTERNAL, EnrollmentRequest, Operation
 
-#: How long an equal request is answered with the same certificate: without and with a key.
-IMPLICIT_REPLAY_US = 24 * 3600 * US_PER_SECOND
-EXPLICIT_REPLAY_US = 30 * 24 * 3600 * US_PER_SECOND
 _OCSP_SIGNING = "1.3.6.1.5.5.7.3.9"
 #: Requests that come together share their commits; so many, that none of them waits long.
 _GROUP_MAX = 32
@@ -60,21 +60,12 @@ class Issued:
     replayed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Identity:
-    """What makes two requests the same."""
-
-    key: str
-    content: bytes
-    replay_us: int
-
-
 @dataclass(slots=True, eq=False)
 class _Wish:
     """One request under way; equal ones that come meanwhile wait for the same result."""
 
     request: EnrollmentRequest
-    identity: _Identity
+    identity: Identity
     result: Issued | BaseException | None = None
     _waiters: list[asyncio.Future[None]] = field(default_factory=list[asyncio.Future[None]])
 
@@ -117,14 +108,22 @@ class IssuanceService:
         clock: Clock,
         random: Random,
         devices: Devices | None = None,
+        forwards: Forwards | None = None,
+        grant_of: Callable[[str], Grant] | None = None,
     ) -> None:
-        """Take the ports; nothing is read or started here. ``devices`` None: none are known."""
+        """Take the ports; nothing is read or started here. ``devices`` None: none are known.
+
+        ``forwards`` takes requests that another box signs; without it, all is signed here.
+        ``grant_of`` gives the grant of a gateway that forwards; raises RefusedError.
+        """
         self._profiles = profiles
         self._keys = keys
         self._ledger = ledger
         self._clock = clock
         self._random = random
         self._devices = devices
+        self._forwards = forwards
+        self._grant_of = grant_of
         self._running: dict[tuple[str, bytes], _Wish] = {}
         self._arrived: list[_Wish] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -133,8 +132,9 @@ class IssuanceService:
     async def issue(self, request: EnrollmentRequest) -> Issued:
         """Issue one certificate, or give the one that an equal request got.
 
-        Raises RefusedError (a rule says no), KeyReusedError, InProgressError, ConflictError,
-        UnavailableError and its kin (nothing was issued: try again), IntegrityError.
+        Raises RefusedError (a rule says no), PendingError (it waits for central), KeyReusedError,
+        InProgressError, ConflictError, UnavailableError and its kin (nothing was issued: try
+        again), IntegrityError.
 
         Equal requests that arrive together share one result. What was begun is finished also when
         the client hangs up: the retry finds it.
@@ -161,7 +161,7 @@ class IssuanceService:
         """
         request = await self._with_record(request)
         profile, circumstances = self._facing(request, self._clock.now())
-        return explain(profile, self._profiles.grant(), request, circumstances)
+        return explain(profile, self._grant(request), request, circumstances)
 
     async def recover(self) -> tuple[int, int]:
         """Finish or void the open intents that no task of this process works on.
@@ -198,7 +198,7 @@ class IssuanceService:
 
     def _begin(self, request: EnrollmentRequest) -> _Wish:
         """Join an equal request that is under way, or set out with what this turn brings."""
-        identity = _identify(request)
+        identity = identify(request)
         known = self._running.get((identity.key, identity.content))
         if known is not None:
             return known
@@ -250,6 +250,9 @@ class IssuanceService:
                 if isinstance(outcome, Refusal):
                     self._spawn(self._settled([wish], self._refuse(wish, outcome, now)))
                     continue
+                if (forwards := self._forwarding(wish.request)) is not None:
+                    self._spawn(self._settled([wish], self._forward(wish, outcome, forwards)))
+                    continue
                 key = self._keys.active(wish.request.profile)
                 opened.append(_Opened(wish, self._intent(wish, outcome, key, now), key))
             except Exception as error:  # noqa: BLE001 - raised again to whoever waits
@@ -270,7 +273,7 @@ class IssuanceService:
                 elif isinstance(known, RefusedError):
                     self._spawn(self._settled([one.wish], self._say_no(one.wish, known)))
                 else:
-                    self._finish(one.wish, _replay_of(known))
+                    self._finish(one.wish, replay_of(known))
             if all(one.key.immediate for one in open_now):
                 await self._sign_and_complete(open_now)
             else:
@@ -322,15 +325,21 @@ class IssuanceService:
 
     async def _obstacle(self, intent: Intent) -> str | None:
         """Finish an intent; give what keeps it from being finished for good."""
-        outcome = self._decide(intent.request, self._clock.now())
-        if isinstance(outcome, Refusal):
-            return outcome.message
         try:
+            outcome = self._decide(intent.request, self._clock.now())
+            if isinstance(outcome, Refusal):
+                return outcome.message
             key = self._keys.of(intent.ca_id)
             signature = await self._sign(intent, key, Priority.RENEWAL)
             der = certificates.assemble(intent.tbs, signature, key.issuer)
             await self._ledger.complete(intent, der)
-        except (ConflictError, ForbiddenError, IntegrityError, NotFoundError) as error:
+        except (
+            ConflictError,
+            ForbiddenError,
+            IntegrityError,
+            NotFoundError,
+            RefusedError,
+        ) as error:
             return error.message
         return None
 
@@ -350,28 +359,62 @@ class IssuanceService:
 
     def _decide(self, request: EnrollmentRequest, now: Instant) -> Plan | Refusal:
         profile, circumstances = self._facing(request, now)
-        return decide(profile, self._profiles.grant(), request, circumstances)
+        return decide(profile, self._grant(request), request, circumstances)
+
+    def _grant(self, request: EnrollmentRequest) -> Grant | None:
+        """Give the grant under which a request stands."""
+        if request.gateway:
+            assert self._grant_of is not None  # who is forwarded to knows the grants
+            return self._grant_of(request.gateway)
+        return self._profiles.grant()
+
+    def _forwarding(self, request: EnrollmentRequest) -> Forwards | None:
+        """Give what takes the request to another box; None: it is signed here.
+
+        What a box needs itself, as the certificate of its page, never waits for another one.
+        """
+        mode = self._profiles.profile(request.profile).mode
+        return self._forwards if mode is Mode.FORWARD and request.protocol != INTERNAL else None
 
     def _facing(self, request: EnrollmentRequest, now: Instant) -> tuple[Profile, Circumstances]:
         """Give the rules in force and what the decision depends on."""
-        issuer = self._keys.active(request.profile).issuer
         circumstances = Circumstances(
             now=now,
-            issuer=issuer.limits,
+            issuer=None,
             last_contact_us=self._profiles.last_contact_us(),
-            ca_id=issuer.ca_id,
-            ca_role=issuer.role,
-            path_length=issuer.path_length,
             rules=self._profiles.rules(),
         )
+        if self._forwarding(request) is None:
+            issuer = self._keys.active(request.profile).issuer
+            circumstances = replace(
+                circumstances,
+                issuer=issuer.limits,
+                ca_id=issuer.ca_id,
+                ca_role=issuer.role,
+                path_length=issuer.path_length,
+            )
         return self._profiles.profile(request.profile), circumstances
+
+    async def _forward(self, wish: _Wish, plan: Plan, forwards: Forwards) -> None:
+        """Let central sign it; raises PendingError until it has."""
+        identity = wish.identity
+        wanted = Forward(
+            wish.request,
+            plan.profile_version,
+            identity.key,
+            identity.content,
+            identity.replay_us,
+        )
+        self._finish(wish, replay_of(await forwards.forward(wanted)))
 
     async def _refuse(self, wish: _Wish, refusal: Refusal, now: Instant) -> None:
         """Hand out what an equal request got while the rules still allowed it; else say no."""
         identity = wish.identity
         earlier = await self._ledger.replay(identity.key, identity.content, now.utc_us)
+        if earlier is None and self._forwards is not None:
+            earlier = await self._forwards.earlier(identity.key, identity.content)
         if earlier is not None:
-            self._finish(wish, _replay_of(earlier))
+            self._finish(wish, replay_of(earlier))
             return
         error = RefusedError(refusal.rule, refusal.value, refusal.message, refusal.remedy)
         await self._say_no(wish, error)
@@ -384,7 +427,7 @@ class IssuanceService:
     def _intent(self, wish: _Wish, plan: Plan, key: IssuingKey, now: Instant) -> Intent:
         identity = wish.identity
         serial = random_serial(self._random)
-        grant = self._profiles.grant()
+        grant = self._grant(wish.request)
         return Intent(
             intent_id=uuid7(now, self._random),
             serial=serial_text(serial),
@@ -401,45 +444,6 @@ class IssuanceService:
         )
 
 
-def explicit_key(sent: str) -> str:
-    """Give the ledger's key for a key that a client sent (scoped to principal and route)."""
-    return f"k:{sent}"
-
-
-def _identify(request: EnrollmentRequest) -> _Identity:
-    """Compute what makes a retry equal: design.md §3, *Idempotency key*."""
-    content = hashlib.sha256(cbor.encode(_requested_content(request))).digest()
-    if request.idempotency_key is not None:
-        return _Identity(explicit_key(request.idempotency_key), content, EXPLICIT_REPLAY_US)
-    scope = [
-        request.principal,
-        request.alias,
-        request.operation.value,
-        list(request.replaces or ()),
-        request.public_key,
-        content,
-    ]
-    return _Identity(
-        f"c:{hashlib.sha256(cbor.encode(scope)).hexdigest()}", content, IMPLICIT_REPLAY_US
-    )
-
-
-def _requested_content(request: EnrollmentRequest) -> cbor.CborValue:
-    return [
-        request.operation.value,
-        request.alias,
-        request.profile,
-        request.public_key,
-        [[attribute.oid, attribute.value] for attribute in request.subject],
-        [[name.kind.value, name.value] for name in request.alt_names],
-        request.device_id,
-        request.validity_days,
-        dict(request.metadata),
-        list(request.replaces or ()),
-        request.test,
-    ]
-
-
 def _purpose(plan: Plan) -> Purpose:
     """Say to the signer what the certificate is for: it checks that the document agrees."""
     if plan.ca_path_length is not None:
@@ -452,7 +456,7 @@ def _priority(request: EnrollmentRequest) -> Priority:
     return Priority.RENEWAL if request.operation is Operation.RENEW else Priority.LINE
 
 
-def _replay_of(earlier: CertificateRecord | Exception) -> Issued | Exception:
+def replay_of(earlier: CertificateRecord | Exception) -> Issued | Exception:
     """Give what an equal request got, or why there is nothing to give."""
     if isinstance(earlier, Exception):
         return earlier

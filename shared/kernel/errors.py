@@ -79,6 +79,20 @@ class InProgressError(ConflictError):
     kind, code = Kind.RETRYABLE, "in-progress"
 
 
+class PendingError(TmaError):
+    """Ask again after ``retry_after_s``, with the same request: it waits for central to sign."""
+
+    kind, code, http_status = Kind.RETRYABLE, "pending", 202
+
+    def __init__(self, reference: str, *, retry_after_s: float) -> None:
+        """Take the name under which the request waits, and seconds to wait."""
+        super().__init__(
+            "Central signs for this profile; the request waits until it has answered.",
+            retry_after_s=retry_after_s,
+        )
+        self.reference = reference
+
+
 class KeyReusedError(TmaError):
     """Use a new Idempotency-Key: this one was used for a request with another content."""
 

@@ -29,6 +29,8 @@ SEGMENTS_IN_HELLO_MAX = 64
 #: Of the segments that are applied as a whole but in no backup yet, a hello asks for so many.
 UNARCHIVED_IN_HELLO_MAX = 8
 CONCURRENT_ISSUES_MAX = 2_000
+#: Requests of a gateway that wait for central to sign.
+FORWARDED_WAITING_MAX = 10_000
 SIGN_QUEUE_DEPTH_MAX = 2_000
 ALIASES_MAX = 200
 REQUESTERS_MAX = 300

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from shared.kernel.clock import datetime_of
 from shared.kernel.errors import RefusedError
 from shared.pki.extensions import Encoded
 from shared.pki.plan import AltName, NameAttribute
@@ -89,3 +90,8 @@ def excerpt(value: object) -> str:
         value = value()
     text = str(value) if value not in {None, ""} else "none"
     return (text if text.isprintable() else ascii(text))[:_VALUE_CHARS_MAX]
+
+
+def moment(utc_us: int) -> str:
+    """Write a time in a sentence."""
+    return f"{datetime_of(utc_us):%Y-%m-%d %H:%M:%SZ}"

@@ -13,13 +13,14 @@ _NO_RULES = RuleSet()
 class Circumstances:
     """What else the decision depends on: the time, the CA that would sign, the last contact.
 
+    ``issuer`` None: another box will sign, and judges itself whether its CA can.
     ``ca_id`` names the CA and ``ca_role`` what it is to this box (issuing, fleet, …);
     ``path_length`` is how many CAs may follow it, None without limit; ``rules`` are judged after
     the profile.
     """
 
     now: Instant
-    issuer: IssuerLimits
+    issuer: IssuerLimits | None
     last_contact_us: int | None
     ca_id: str = ""
     ca_role: str = ""

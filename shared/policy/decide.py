@@ -10,27 +10,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shared.kernel import limits
-from shared.kernel.clock import US_PER_SECOND, ClockQuality, Instant, datetime_of
+from shared.kernel.clock import US_PER_SECOND, ClockQuality, Instant
 from shared.kernel.errors import RefusedError
 from shared.pki import keys, names
+from shared.pki.certificates import IssuerLimits
 from shared.pki.plan import NO_EXPIRY_US, Plan
-from shared.policy import content
-from shared.policy.case import Case, Outcome, Refusal, Verdict, excerpt
+from shared.policy import content, granted
+from shared.policy.case import Case, Outcome, Refusal, Verdict, excerpt, moment
 from shared.policy.circumstances import Circumstances
-from shared.policy.conditions import Condition, station_of
+from shared.policy.conditions import Condition
 from shared.policy.grant import Grant
 from shared.policy.profile import ClockInDoubt, CsrHash, Mode, Profile, TooLong
-from shared.policy.request import INTERNAL, EnrollmentRequest
+from shared.policy.request import EnrollmentRequest
 from shared.policy.rules import Effect, Rule
 
 __all__ = ["Circumstances", "Decision", "Outcome", "Refusal", "Verdict", "decide", "explain"]
 
 _US_PER_DAY = 24 * 3600 * US_PER_SECOND
-#: How far the clock may stand before central's last contact without having been set back.
-_CLOCK_TOLERANCE_US = 300 * US_PER_SECOND
-
-
 _CSR_HASHES = tuple(CsrHash)
+#: Of a CA that is elsewhere.
+_ANY_TIME = IssuerLimits(0, NO_EXPIRY_US, NO_EXPIRY_US)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,88 +104,18 @@ def _plan(case: Case) -> Plan:
     )
 
 
-def _judge_grant(case: Case) -> None:
-    grant = case.grant
-    if grant is None:
-        return
-    if case.request.protocol != INTERNAL:
-        _judge_reach(case, grant)
-    now_us = case.circumstances.now.utc_us
-    case.judge(
-        grant.not_before_us <= now_us < grant.not_after_us,
-        "grant.window",
-        lambda: _time(now_us),
-        lambda: (
-            (
-                f"The grant holds from {_time(grant.not_before_us)} until "
-                f"{_time(grant.not_after_us)}, and it is {_time(now_us)}."
-            ),
-            "Check the clock, or ask central for a new grant.",
-        ),
-    )
-    if grant.last_contact_max_s is not None:
-        _judge_last_contact(case, grant.last_contact_max_s)
-
-
-def _judge_reach(case: Case, grant: Grant) -> None:
-    """Judge what, whom and where a grant is for. A box's own page is not what it is limited to."""
-    profile, request = case.profile, case.request
-    case.judge(
-        profile.name in grant.profiles,
-        "grant.profiles",
-        profile.name,
-        lambda: (
-            f"This gateway's grant does not cover the profile {profile.name}.",
-            "Ask central to add the profile to the grant.",
-        ),
-    )
-    if grant.devices is not None:
-        case.judge(
-            (request.device or "") in grant.devices,
-            "grant.devices",
-            request.device,
-            lambda: (
-                f"The device {excerpt(request.device)} is not among those that the grant names.",
-                "Check the device id, or ask central to extend the grant.",
-            ),
-        )
-    if grant.stations is not None:
-        station = station_of(request)
-        case.judge(
-            station in grant.stations,
-            "grant.stations",
-            station or request.principal,
-            lambda: (
-                f"The grant names other stations than {excerpt(station or request.principal)}.",
-                "Use one of the stations of the grant, or ask central to extend it.",
-            ),
-        )
-
-
-def _judge_last_contact(case: Case, max_s: int) -> None:
-    """Central must have been heard of lately; a clock before that contact proves nothing."""
-    now_us, last_us = case.circumstances.now.utc_us, case.circumstances.last_contact_us
-
-    def last() -> str:
-        return "none" if last_us is None else _time(last_us)
-
-    case.judge(
-        last_us is not None and -_CLOCK_TOLERANCE_US <= now_us - last_us <= max_s * US_PER_SECOND,
-        "grant.last_contact",
-        last,
-        lambda: (
-            (
-                f"The grant holds for {max_s} s after the last contact with central; it is "
-                f"{_time(now_us)}, and the last contact was: {last()}."
-            ),
-            "Restore the link to central, or check the clock.",
-        ),
-    )
-
-
 def _judge_issuer(case: Case) -> None:
+    issuer, path_length = case.circumstances.issuer, case.profile.ca_path_length
+    if issuer is not None:
+        _judge_signing(case, issuer)
+    if path_length is not None:
+        _judge_authority(case, path_length)
+
+
+def _judge_signing(case: Case, issuer: IssuerLimits) -> None:
+    """Judge whether the CA of this box may sign it now."""
     profile, circumstances = case.profile, case.circumstances
-    now, issuer = circumstances.now, circumstances.issuer
+    now = circumstances.now
     case.judge(
         not _in_doubt(now) or profile.validity.clock_in_doubt is not ClockInDoubt.HOLD,
         "clock",
@@ -200,11 +129,11 @@ def _judge_issuer(case: Case) -> None:
     case.judge(
         issuer.not_before_us <= now.utc_us < until_us,
         "issuer.window",
-        lambda: _time(now.utc_us),
+        lambda: moment(now.utc_us),
         lambda: (
             (
-                f"The CA issues from {_time(issuer.not_before_us)} until {_time(until_us)}, "
-                f"and it is {_time(now.utc_us)}."
+                f"The CA issues from {moment(issuer.not_before_us)} until {moment(until_us)}, "
+                f"and it is {moment(now.utc_us)}."
             ),
             "Check the clock; if it is right, the CA needs its next issuing period.",
         ),
@@ -219,8 +148,6 @@ def _judge_issuer(case: Case) -> None:
                 "Ask where that CA is, or use another profile.",
             ),
         )
-    if profile.ca_path_length is not None:
-        _judge_authority(case, profile.ca_path_length)
 
 
 def _judge_authority(case: Case, path_length: int) -> None:
@@ -239,20 +166,11 @@ def _judge_authority(case: Case, path_length: int) -> None:
 
 def _judge_requester(case: Case) -> None:
     profile = case.profile
-    case.judge(
-        profile.mode is Mode.LOCAL,
-        "mode",
-        profile.mode.value,
-        lambda: (
-            (
-                f"The profile {profile.name} is for the mode {profile.mode.value}, "
-                "which this version does not issue."
-            ),
-            "Ask the administrator for a profile of the mode local.",
-        ),
-    )
+    _judge_mode(case)
     verdicts = profile.conditions.verdicts(case.request, case.circumstances)
     for name, value, wanted, passes in verdicts:
+        if name == "cas" and case.circumstances.issuer is None:
+            continue  # whose CA signs, judges that
         case.judge(
             passes,
             f"conditions.{name}",
@@ -260,6 +178,46 @@ def _judge_requester(case: Case) -> None:
             lambda name=name, wanted=wanted: (
                 f"The profile {profile.name} is for requests with {name}: {excerpt(wanted)}.",
                 "Ask so that this holds, or use another profile.",
+            ),
+        )
+
+
+def _judge_mode(case: Case) -> None:
+    """See that who is asked is who signs, or passes it on to who does (design.md §4)."""
+    profile, request = case.profile, case.request
+    case.judge(
+        profile.mode is not Mode.STOCK,
+        "mode",
+        profile.mode.value,
+        lambda: (
+            (
+                f"The profile {profile.name} is for the mode {profile.mode.value}, "
+                "which this version does not issue."
+            ),
+            "Ask the administrator for a profile of the mode local or forward.",
+        ),
+    )
+    if request.gateway:
+        case.judge(
+            profile.mode is Mode.FORWARD,
+            "mode.forward",
+            profile.mode.value,
+            lambda: (
+                f"Central does not sign for the profile {profile.name} any more.",
+                "Ask again: the gateway issues it itself now.",
+            ),
+        )
+    if case.circumstances.issuer is None:
+        case.judge(
+            not request.key_made_here,
+            "key.made_here",
+            profile.mode.value,
+            lambda: (
+                (
+                    f"Central signs for the profile {profile.name}, which may take days; "
+                    "a key that is made here is not kept for so long."
+                ),
+                "Make the key yourself, and send a certification request for it.",
             ),
         )
 
@@ -353,7 +311,7 @@ def _judge_metadata(case: Case) -> None:
 def _judge_validity(case: Case) -> None:
     """Set start and end in UTC µs on whole seconds; the end is never after the issuer's."""
     rules, now = case.profile.validity, case.circumstances.now
-    issuer = case.circumstances.issuer
+    issuer = case.circumstances.issuer or _ANY_TIME
     start_us = now.utc_us - rules.back_date_s * US_PER_SECOND
     if _in_doubt(now) and rules.clock_in_doubt is ClockInDoubt.BACK_DATE:
         start_us = issuer.not_before_us
@@ -362,11 +320,11 @@ def _judge_validity(case: Case) -> None:
         case.judge(
             rules.too_long is TooLong.CLIP,
             "validity.issuer",
-            lambda: _time(end_us),
+            lambda: moment(end_us),
             lambda: (
                 (
-                    f"The certificate would live until {_time(end_us)}, "
-                    f"its issuer ends {_time(issuer.not_after_us)}."
+                    f"The certificate would live until {moment(end_us)}, "
+                    f"its issuer ends {moment(issuer.not_after_us)}."
                 ),
                 "Ask for fewer days, or use a CA that lives longer.",
             ),
@@ -397,9 +355,9 @@ def _end_us(case: Case) -> int:
         case.judge(
             now_us < end_us,
             "validity.not_after",
-            lambda: _time(now_us),
+            lambda: moment(now_us),
             lambda: (
-                f"Certificates of the profile {name} end {_time(end_us)}, which is over.",
+                f"Certificates of the profile {name} end {moment(end_us)}, which is over.",
                 "Ask the administrator for a new version of the profile.",
             ),
         )
@@ -422,6 +380,8 @@ def _judge_rules(case: Case) -> None:
     """Judge the documents that bind a CA or a subset of requests, after the profile."""
     allowing: list[Rule] = []
     for rule in case.circumstances.rules.of(case.profile.name):
+        if case.circumstances.issuer is None and (rule.applies_to.cas or rule.when.cas):
+            continue  # whose CA signs, judges that
         if not _holds(rule.applies_to, case):
             continue
         if rule.effect is Effect.ALLOW:
@@ -457,10 +417,6 @@ def _in_doubt(now: Instant) -> bool:
     return now.quality is ClockQuality.UNKNOWN
 
 
-def _time(utc_us: int) -> str:
-    return f"{datetime_of(utc_us):%Y-%m-%d %H:%M:%SZ}"
-
-
 @dataclass(frozen=True, slots=True)
 class _Step:
     """A group of rules; ``needs`` names the groups whose results it uses."""
@@ -471,7 +427,7 @@ class _Step:
 
 
 _STEPS = (
-    _Step("grant", _judge_grant),
+    _Step("grant", granted.judge),
     _Step("issuer", _judge_issuer),
     _Step("requester", _judge_requester),
     _Step("key", _judge_key),

@@ -61,7 +61,7 @@ class Existing(StrEnum):
 
 
 class Mode(StrEnum):
-    """Who signs (design.md §4). This version issues ``local`` only and publishes no other."""
+    """Who signs (design.md §4). This version neither issues nor publishes ``stock``."""
 
     LOCAL = "local"  # the CA of the box that is asked
     FORWARD = "forward"  # central, when the request has reached it

@@ -31,7 +31,8 @@ class EnrollmentRequest:
     ``record`` is what is known of the device: the issuance core looks it up, no front end does.
     ``known_devices_only``: without a record it is refused. ``code`` is the SHA-256 of the one-time
     code that this request spends, ``csr_hash`` what a CSR's signature hashed with (``sha256``).
-    The four are no part of what makes two requests equal.
+    ``gateway`` forwarded it (at central only; '' where it was asked here); ``key_made_here``: the
+    box made the key. The six are no part of what makes two requests equal.
     """
 
     operation: Operation
@@ -52,6 +53,8 @@ class EnrollmentRequest:
     known_devices_only: bool = False
     code: bytes | None = None
     csr_hash: str | None = None
+    gateway: str = ""
+    key_made_here: bool = False
 
     @property
     def device(self) -> str | None:
@@ -59,3 +62,8 @@ class EnrollmentRequest:
         if self.device_id is not None:
             return self.device_id
         return next((item.value for item in self.subject if item.oid == SERIAL_NUMBER), None)
+
+    @property
+    def actor(self) -> str:
+        """Who asks, as events name him: a gateway's requesters have no names at central."""
+        return f"{self.gateway}/{self.principal}" if self.gateway else self.principal

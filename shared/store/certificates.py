@@ -121,7 +121,7 @@ def record_issued(
     parsed: x509.Certificate | None = None,
     count: Count = counters.add,
 ) -> bool:
-    """Apply ``certificate.issued``. It fills a stub and never un-revokes.
+    """Apply ``certificate.issued``. It fills a stub (and says whose it is), and never un-revokes.
 
     Another DER under a serial that is known is an alarm: both are kept, the second one in the
     ``conflict`` row. Who has parsed the DER gives that, too; ``count`` counts one that was not
@@ -138,10 +138,10 @@ def record_issued(
         if known.state == "voided":
             _add_conflict(transaction, "issued-though-voided", origin, body, {})
         counters.add(transaction, known.state, known.origin, -1)
-        counters.add(transaction, "issued", known.origin)
+        counters.add(transaction, "issued", origin)
         if known.status in COUNTED:
-            counters.add(transaction, COUNTED[known.status], known.origin)
-        _change(transaction, ca_id, serial, {**values, "origin": known.origin, "state": "issued"})
+            counters.add(transaction, COUNTED[known.status], origin)
+        _change(transaction, ca_id, serial, {**values, "state": "issued"})
         transaction.execute(_SEARCH_AGAIN, {"id": known.id})
     elif known.der != body["der"]:
         second = base64.b64encode(body["der"]).decode()
@@ -161,6 +161,24 @@ def add_voided(transaction: Transaction, values: Mapping[str, Any]) -> None:
     transaction.execute(_INSERT, {**values, **revocation, "state": "voided"})
     _note_change(transaction, values["ca_id"], values["serial"])
     counters.add(transaction, "voided", values["origin"])
+
+
+def let_retries_find(
+    transaction: Transaction,
+    ca_id: str,
+    serial: str,
+    *,
+    idempotency_key: str,
+    request_hash: bytes,
+    replay_until: int,
+) -> None:
+    """Let a certificate that another box issued answer the retries of a request made here."""
+    retries = {
+        "idempotency_key": idempotency_key,
+        "request_hash": request_hash,
+        "replay_until": replay_until,
+    }
+    _change(transaction, ca_id, serial, retries)
 
 
 def record_voided(transaction: Transaction, origin: str, body: Body) -> bool:

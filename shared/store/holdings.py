@@ -62,7 +62,7 @@ class HoldingTables:
             body = {name: getattr(row, name) for name in named}
             return [self._event("certificate.voided", body | {"reason": "compared"})]
         if row.der is not None:
-            issued = self._event("certificate.issued", _issued_body(row))
+            issued = self._event("certificate.issued", issued_body(row))
             found.append(replace(issued, utc_us=row.issued_at, clock=row.clock_quality))
         place = {"ca_id": row.ca_id, "serial": row.serial}
         for one in self._tx.all(_HOLDS, this):
@@ -81,7 +81,8 @@ class HoldingTables:
         return create(type_name, body, actor=_ACTOR, now=self._tx.now, random=self._tx.random)
 
 
-def _issued_body(row: Any) -> dict[str, Any]:
+def issued_body(row: Any) -> dict[str, Any]:
+    """Say of a certificate what ``certificate.issued`` said."""
     return {name: getattr(row, name) for name in certificates.AS_REPORTED} | {
         "metadata": json.loads(row.metadata or "{}"),
         "test": bool(row.test),

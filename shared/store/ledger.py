@@ -52,6 +52,7 @@ _REPLAY = (
 )
 _LINE_REASON = select(fact.c.value).where(fact.c.name == facts.LINE).scalar_subquery()
 _CA_STATE = select(ca.c.state).where(ca.c.ca_id == bindparam("ca_id")).scalar_subquery()
+_LINE = select(_LINE_REASON.label("line"))
 _FENCE = select(_LINE_REASON.label("line"), _CA_STATE.label("ca"))
 _PASSABLE: ColumnElement[bool] = _LINE_REASON.is_(None) & (_CA_STATE == "active")
 _BOOK = (
@@ -162,8 +163,8 @@ class SqlLedger:
         }
 
         def unit(tx: Transaction) -> None:
-            counters.add(tx, "refused")
-            tx.emit("enrollment.refused", body, actor=request.principal)
+            counters.add(tx, "refused", request.gateway)
+            tx.emit("enrollment.refused", body, actor=request.actor)
 
         await self._run(unit)
 
@@ -218,9 +219,32 @@ class SqlLedger:
         return await self._run(unit)
 
 
+def earlier(
+    tx: Transaction, key: str, request_hash: bytes, now_us: int
+) -> CertificateRecord | None:
+    """Give the certificate that a retry asks for; raises KeyReusedError for another content."""
+    return _replayable(tx.one(_REPLAY, {"key": key}), request_hash, now_us)
+
+
+def require_running(tx: Transaction) -> None:
+    """Raise ConflictError while an operator has stopped the line."""
+    _require_running(tx.one(_LINE))
+
+
+def spend_code(tx: Transaction, request: EnrollmentRequest, key: str) -> None:
+    """Spend the request's one-time code, if it has one; raises RefusedError ``code.spent``."""
+    if request.code is not None and not devices.spend_code(tx, request.code, key):
+        raise RefusedError(
+            "code.spent",
+            request.principal,
+            "This one-time code was used by another request.",
+            "Repeat the request that used it unchanged, or ask central for a new code.",
+        )
+
+
 def _intend(tx: Transaction, wanted: Intent, row: Mapping[str, Any]) -> CertificateRecord | None:
-    earlier = tx.one(_REPLAY, {"key": wanted.idempotency_key})
-    replayed = _replayable(earlier, wanted.request_hash, wanted.decided_at.utc_us)
+    now_us = wanted.decided_at.utc_us
+    replayed = earlier(tx, wanted.idempotency_key, wanted.request_hash, now_us)
     if replayed is not None:
         return replayed
     _require_open(tx, wanted.ca_id)
@@ -230,14 +254,7 @@ def _intend(tx: Transaction, wanted: Intent, row: Mapping[str, Any]) -> Certific
         raise _not_granted(tx, wanted.grant_id)
     if not tx.execute(_OPEN, row):
         raise _already_open(tx, wanted)
-    code = wanted.request.code
-    if code is not None and not devices.spend_code(tx, code, wanted.idempotency_key):
-        raise RefusedError(
-            "code.spent",
-            wanted.request.principal,
-            "This one-time code was used by another request.",
-            "Repeat the request that used it unchanged, or ask central for a new code.",
-        )
+    spend_code(tx, wanted.request, wanted.idempotency_key)
     return None
 
 
@@ -254,9 +271,9 @@ def _complete(
         raise ConflictError("The request is no longer open; it was completed or voided meanwhile.")
     if taken.existing is Existing.SUPERSEDE:
         former = [(one.ca_id, one.serial) for one in _existing(tx, taken)]
-        certificates.revoke_each(tx, former, "superseded", taken.request.principal)
+        certificates.revoke_each(tx, former, "superseded", taken.request.actor)
     certificates.add_issued(tx, row | {"issued_at": tx.now.utc_us})
-    tx.emit("certificate.issued", body, actor=taken.request.principal)
+    tx.emit("certificate.issued", body, actor=taken.request.actor)
     _tell_code(tx, taken)
     return CertificateRecord(
         taken.ca_id,
@@ -265,7 +282,7 @@ def _complete(
         CertificateStatus.GOOD,
         taken.request_hash,
         tx.now.utc_us,
-        "",
+        taken.request.gateway,
     )
 
 
@@ -313,10 +330,14 @@ def _replayable(row: Any, request_hash: bytes, now_us: int) -> CertificateRecord
     return certificates.record_of(row) if usable else None
 
 
+def _require_running(row: Any) -> None:
+    if row.line is not None:
+        raise ConflictError(f"The line is stopped: {row.line}")
+
+
 def _require_open(tx: Transaction, ca_id: str) -> None:
     fence: Any = tx.one(_FENCE, {"ca_id": ca_id})
-    if fence.line is not None:
-        raise ConflictError(f"The line is stopped: {fence.line}")
+    _require_running(fence)
     if fence.ca != "active":
         raise ConflictError("This CA does not issue any more.")
 
@@ -395,7 +416,7 @@ def _certificate_row(done: Intent) -> dict[str, Any]:
     return {
         "ca_id": done.ca_id,
         "serial": done.serial,
-        "origin": "",
+        "origin": request.gateway,  # at central, as of what gateways issued themselves
         "subject_cn": next(common_names, None),
         "device_id": request.device,
         "profile": plan.profile,

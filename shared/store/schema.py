@@ -28,6 +28,7 @@ from shared.store.schema_authority import (
     gateway_line,
     renewal,
 )
+from shared.store.schema_forward import forward_request, forwarded
 from shared.store.schema_people import (
     api_token,
     approval,
@@ -56,6 +57,7 @@ PEOPLE = (
     user,
     user_certificate,
 )
+FORWARD = (forward_request, forwarded)
 STATUS = (crl_base, crl_part, operation, status_change)
 SEARCH = (object_metadata, saved_query, term, term_lacking)
 SYNC = (fork, fork_event)

@@ -145,14 +145,15 @@ class Transaction:
 
     def emit(
         self, type_name: str, body: Mapping[str, Any], *, actor: str, peer: str | None = None
-    ) -> None:
-        """Tell the other side: the only door to the outbox (design.md §1).
+    ) -> str:
+        """Tell the other side: the only door to the outbox (design.md §1). Gives the event's id.
 
         ``peer`` is the gateway's name at central; None there means central's own books.
         Raises BadRequestError when the body is not what the catalogue says.
         """
         event = events.create(type_name, body, actor=actor, now=self.now, random=self.random)
         self._sink.append(self, event, peer)
+        return event.id
 
     def undo(self, callback: Callable[[], None]) -> None:
         """Call back if what this unit did is rolled back: memory follows the database."""

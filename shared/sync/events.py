@@ -9,12 +9,30 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import BaseModel, Field, Strict, ValidationError, model_validator
 
 from shared.kernel import cbor, limits
 from shared.kernel.clock import ClockQuality, Instant
 from shared.kernel.errors import BadRequestError
 from shared.kernel.ids import Random, uuid7
+from shared.sync.bodies import (
+    Body,
+    Directive,
+    DirectiveAccess,
+    DirectiveAuthority,
+    DirectiveBundle,
+    DirectiveCodes,
+    DirectiveCommand,
+    DirectiveCrl,
+    DirectiveDevices,
+    DirectiveGrant,
+    DirectiveHold,
+    DirectiveIdentity,
+    DirectiveKeys,
+    DirectiveResponder,
+    DirectiveRevoke,
+    FrozenBody,
+)
 
 
 class Lane(IntEnum):
@@ -46,19 +64,10 @@ class Event:
     body: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-class _Body(BaseModel):
-    """A body says exactly what its schema version names."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+_Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
-class _FrozenBody(_Body):
-    """A body whose core never changes: what a later version adds is ignored, never in the way."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class SegmentOpened(_Body):
+class SegmentOpened(Body):
     """Sequence 1 of both lanes; ``parent_heads`` maps lane names to (sequence, hash)."""
 
     segment: str
@@ -69,7 +78,7 @@ class SegmentOpened(_Body):
     version: str
 
 
-class CertificateIssued(_Body):
+class CertificateIssued(Body):
     """A certificate that was released; the one time its DER travels. ``replaces``: ca_id/serial."""
 
     ca_id: str
@@ -89,7 +98,7 @@ class CertificateIssued(_Body):
     intent_id: str
 
 
-class CertificateVoided(_Body):
+class CertificateVoided(Body):
     """A serial that counts as signed although nothing was released."""
 
     ca_id: str
@@ -100,7 +109,7 @@ class CertificateVoided(_Body):
     grant_id: str | None
 
 
-class CertificateRevoked(_FrozenBody):
+class CertificateRevoked(FrozenBody):
     """Revoked for good; ``reason`` is an RFC 5280 §5.3.1 name in snake case."""
 
     ca_id: str
@@ -110,7 +119,7 @@ class CertificateRevoked(_FrozenBody):
     device_id: str | None = None
 
 
-class CertificateHold(_FrozenBody):
+class CertificateHold(FrozenBody):
     """One hold id was added (``certificate.held``) or lifted (``certificate.released``)."""
 
     ca_id: str
@@ -118,7 +127,7 @@ class CertificateHold(_FrozenBody):
     hold_id: str
 
 
-class EnrollmentRefused(_Body):
+class EnrollmentRefused(Body):
     """A request that a rule refused, with the reason in plain words."""
 
     profile: str
@@ -130,7 +139,44 @@ class EnrollmentRefused(_Body):
     why: str
 
 
-class CodeSpent(_Body):
+class EnrollmentForwarded(Body):
+    """A request that central is to decide and sign; the event's id is its reference.
+
+    ``subject`` has pairs of dotted OID and text, ``alt_names`` of kind and text; ``replaces`` reads
+    ca_id/serial. ``code`` is the hash of the one-time code that was spent for it here. The last
+    three are what the gateway knows a retry by: a restored copy takes them back.
+    """
+
+    operation: str
+    protocol: str
+    alias: str
+    profile: str
+    profile_version: int
+    principal: str
+    public_key: bytes
+    csr_hash: str | None
+    subject: list[_Pair]
+    alt_names: list[_Pair]
+    device_id: str | None
+    validity_days: int | None
+    metadata: dict[str, str]
+    replaces: str | None
+    test: bool
+    code: bytes | None
+    idempotency_key: str
+    request_hash: bytes
+    replay_us: int
+
+
+class CertificateReceived(Body):
+    """A certificate that central signed for a forwarded request has reached the gateway."""
+
+    reference: str
+    ca_id: str
+    serial: str
+
+
+class CodeSpent(Body):
     """A one-time code is used up; ``digest`` is its SHA-256, ca_id and serial what it opened."""
 
     digest: bytes
@@ -138,7 +184,7 @@ class CodeSpent(_Body):
     serial: str
 
 
-class CrlPublished(_Body):
+class CrlPublished(Body):
     """A CRL as it is served."""
 
     ca_id: str
@@ -146,7 +192,7 @@ class CrlPublished(_Body):
     der: bytes
 
 
-class CrlPart(_Body):
+class CrlPart(Body):
     """A piece of a CRL that is too large for one event; ``part`` counts from 0.
 
     ``scope`` is that of a partition (``16-3``); none: a complete CRL or a delta.
@@ -166,14 +212,14 @@ class CrlPart(_Body):
         return self
 
 
-class ResponderIssued(_Body):
+class ResponderIssued(Body):
     """The certificate of central's pinned OCSP responder key for this gateway's CA."""
 
     ca_id: str
     der: bytes
 
 
-class DirectiveApplied(_Body):
+class DirectiveApplied(Body):
     """What became of a directive: ``result`` is applied, ignored or failed."""
 
     kind: str
@@ -184,28 +230,28 @@ class DirectiveApplied(_Body):
     detail: str
 
 
-class AgentStarted(_Body):
+class AgentStarted(Body):
     """The agent runs; ``recovered`` counts the open intents that it finished or voided."""
 
     version: str
     recovered: int
 
 
-class CrlRefused(_Body):
+class CrlRefused(Body):
     """The key is there, and no CRL can be signed: it is too large, or its policy forbids it."""
 
     ca_id: str
     why: Annotated[str, Field(max_length=1024)]
 
 
-class TokenChanged(_Body):
+class TokenChanged(Body):
     """The token that holds the CA key came, went or failed."""
 
     state: str
     detail: str
 
 
-class OperatorActed(_Body):
+class OperatorActed(Body):
     """What a person did at the console of a gateway; the event's actor is who."""
 
     action: str
@@ -213,13 +259,13 @@ class OperatorActed(_Body):
     detail: dict[str, str]
 
 
-class HistoryGap(_FrozenBody):
+class HistoryGap(FrozenBody):
     """An operator went on although events may be missing."""
 
     detail: str
 
 
-class IdentityRequested(_Body):
+class IdentityRequested(Body):
     """New keys of the gateway for the link, each proven by a PKCS#10 request (DER)."""
 
     transport_csr: bytes
@@ -227,114 +273,32 @@ class IdentityRequested(_Body):
     exchange_csr: bytes
 
 
-class AuthorityRequested(_Body):
+class AuthorityRequested(Body):
     """A new key of the gateway's CA, proven by the birth CSR (DER) that the token's daemon made."""
 
     csr: bytes
 
 
-class _Directive(_FrozenBody):
-    """An order of central; the newest (incarnation, number) per kind and subject is in force."""
+class EnrollmentRefusal(FrozenBody):
+    """Why central does not sign."""
 
-    incarnation: str
-    number: int
-
-
-class DirectiveBundle(_Directive):
-    """Profiles and CA certificates in force; ``document`` is ``shared.policy.bundle``'s."""
-
-    document: dict[str, Any]
+    rule: str
+    value: str
+    message: str
+    remedy: str
 
 
-class DirectiveGrant(_Directive):
-    """What the gateway may do without asking; ``document`` is ``shared.policy.grant``'s."""
+class DirectiveEnrollment(Directive):
+    """The answer to a forwarded request (``reference``: the id of its event): one of the two.
 
-    document: dict[str, Any]
+    ``chain`` is DER from the CA that signed to its root, ``issued_at_us`` when it did.
+    """
 
-
-class DirectiveRevoke(_Directive):
-    """Revoke one of the gateway's certificates."""
-
-    ca_id: str
-    serial: str
-    reason: str
-
-
-class DirectiveHold(_Directive):
-    """Add (``directive.hold``) or lift (``directive.release``) one hold id."""
-
-    ca_id: str
-    serial: str
-    hold_id: str
-
-
-class DirectiveCrl(_Directive):
-    """The CRL of a parent CA."""
-
-    ca_id: str
-    der: bytes
-
-
-class DirectiveResponder(_Directive):
-    """Certify this key of central (DER SubjectPublicKeyInfo) as OCSP responder of the CA."""
-
-    ca_id: str
-    spki: bytes
-
-
-class DirectiveIdentity(_Directive):
-    """The transport certificate (DER) for the keys that the gateway asked for."""
-
-    certificate: bytes
-
-
-class DirectiveKeys(_Directive):
-    """The directive keys (DER SubjectPublicKeyInfos) to trust from now on, the newest first."""
-
-    spkis: Annotated[list[bytes], Field(min_length=1, max_length=8)]
-
-
-class DirectiveAuthority(_Directive):
-    """A certificate (DER) of the gateway's CA, its chain to the root, and when it ends issuing."""
-
-    ca_id: str
-    der: bytes
+    reference: str
+    issued: CertificateIssued | None
+    issued_at_us: int
     chain: list[bytes]
-    issue_until_us: int
-
-
-class DirectiveCommand(_Directive):
-    """Do one thing now; worth nothing after ``not_after_us`` (UTC µs). Its id names its answer."""
-
-    command_id: str
-    command: str
-    not_after_us: int
-
-
-class DirectiveAccess(_Directive):
-    """Aliases, requesters and manufacturers; ``document`` is ``shared.policy.access``'s."""
-
-    document: dict[str, Any]
-
-
-class DirectiveDevices(_Directive):
-    """Device records that are new or changed, and serials to forget. More of them may follow.
-
-    A record is a map with the fields of ``shared.policy.device.DeviceRecord``.
-    """
-
-    records: list[dict[str, Any]]
-    removed: list[str]
-
-
-class DirectiveCodes(_Directive):
-    """One-time codes, sealed to the gateway's exchange key (``shared.pki.sealing``).
-
-    Inside is CBOR: a list of [SHA-256 of the code, serial, alias or "*", end in UTC µs].
-    """
-
-    batch: str
-    sealed: bytes
+    refusal: EnrollmentRefusal | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,11 +307,11 @@ class EventType:
 
     lane: Lane | None
     schema: int
-    body: type[_Body]
+    body: type[Body]
 
     def accepts(self, schema: int) -> bool:
         """Tell if a body of that schema version can be read: frozen ones always can."""
-        return schema == self.schema or (schema > 0 and issubclass(self.body, _FrozenBody))
+        return schema == self.schema or (schema > 0 and issubclass(self.body, FrozenBody))
 
 
 OPENED: Literal["segment.opened"] = "segment.opened"
@@ -360,6 +324,8 @@ CATALOGUE: Mapping[str, EventType] = {
     "certificate.held": EventType(Lane.URGENT, 1, CertificateHold),
     "certificate.released": EventType(Lane.URGENT, 1, CertificateHold),
     "enrollment.refused": EventType(Lane.NORMAL, 1, EnrollmentRefused),
+    "enrollment.forwarded": EventType(Lane.NORMAL, 1, EnrollmentForwarded),
+    "certificate.received": EventType(Lane.NORMAL, 1, CertificateReceived),
     "code.spent": EventType(Lane.NORMAL, 1, CodeSpent),
     "crl.published": EventType(Lane.NORMAL, 1, CrlPublished),
     "crl.part": EventType(Lane.NORMAL, 1, CrlPart),
@@ -386,6 +352,7 @@ CATALOGUE: Mapping[str, EventType] = {
     "directive.access": EventType(Lane.NORMAL, 1, DirectiveAccess),
     "directive.devices": EventType(Lane.NORMAL, 1, DirectiveDevices),
     "directive.codes": EventType(Lane.NORMAL, 1, DirectiveCodes),
+    "directive.enrollment": EventType(Lane.NORMAL, 1, DirectiveEnrollment),
 }
 
 

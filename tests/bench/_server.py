@@ -207,6 +207,7 @@ def _ports(database: Database, ledger: SqlLedger, rules: Rules, clock: SystemClo
         reads=reads,
         kept=Kept(database, keyring),
         keys=rules,
+        chain=lambda ca_id: rules.of(ca_id).issuer.chain,
         authenticator=authenticator,
         clock=clock,
         profiles=_nothing,

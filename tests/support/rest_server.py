@@ -281,6 +281,7 @@ async def _compose(
         reads=Reads(database),
         kept=kept,
         keys=one_ca,
+        chain=lambda _ca_id: authority.issuer.chain,
         authenticator=authenticator,
         clock=clock,
         profiles=_shipped,

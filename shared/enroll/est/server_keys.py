@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from shared.enroll.est.ports import EstPorts
 from shared.enroll.made_keys import MadeKeys
-from shared.issuance.service import IMPLICIT_REPLAY_US
+from shared.issuance.retries import IMPLICIT_REPLAY_US
 from shared.kernel import cbor
 from shared.pki.keys import FORMS, KeyType
 from shared.policy.profile import Profile

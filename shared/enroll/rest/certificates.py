@@ -13,7 +13,7 @@ from shared.enroll.rest.models import Document, HoldAttributes, RevokeAttributes
 from shared.enroll.rest.ports import CertificateRow, RestPorts
 from shared.enroll.rest.rendering import row_resource
 from shared.enroll.rest.scope import scope_of
-from shared.kernel.errors import ForbiddenError, NotFoundError
+from shared.kernel.errors import ForbiddenError
 from shared.pki import formats
 from shared.policy.rights import Permission
 from shared.web.app import read_body
@@ -43,7 +43,7 @@ class Certificates:
             return downloads.file(name, self._packed(name, row.der, row.ca_id), row.serial)
         document = row_resource(row)
         if row.der is not None:
-            chain = formats.pem(self._chain(row.ca_id))
+            chain = formats.pem(self._ports.chain(row.ca_id))
             pem = {"certificate": formats.pem([row.der]), "chain": chain}
             document["data"]["attributes"] |= pem
         return documents.answer(documents.encode(document))
@@ -130,11 +130,5 @@ class Certificates:
     def _packed(self, name: str, der: bytes, ca_id: str) -> bytes:
         if name == "der":
             return der
-        path = (der, *self._chain(ca_id))
+        path = (der, *self._ports.chain(ca_id))
         return formats.pkcs7(path) if name == "pkcs7" else formats.pem(path).encode()
-
-    def _chain(self, ca_id: str) -> tuple[bytes, ...]:
-        try:
-            return self._ports.keys.of(ca_id).issuer.chain
-        except NotFoundError:  # central shows what gateways issued; their chains are under /cas
-            return ()

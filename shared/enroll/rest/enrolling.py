@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from shared.enroll.refusing import Refusing
-from shared.enroll.rest import documents
+from shared.enroll.rest import documents, pending
 from shared.enroll.rest.content import Wish, enrollment, renewal, signing_request
 from shared.enroll.rest.finding import find
 from shared.enroll.rest.models import (
@@ -31,6 +31,7 @@ from shared.kernel.errors import (
     ConflictError,
     ForbiddenError,
     NotFoundError,
+    PendingError,
     TmaError,
 )
 from shared.pki.request import CertificationRequest
@@ -126,6 +127,8 @@ class Enrolling:
                 raise BadRequestError(f"The type here is “{_TYPES[0]}”.", pointer="/data/type")
             item_scope = scope.item(index) if scope else None
             certified = await self._enroll(principal, item.attributes, None, item_scope)
+        except PendingError as error:
+            return {"status": error.http_status, **pending.document(error)}
         except TmaError as error:
             await self._refusing.record(error, principal.name, profile)
             return {"status": error.http_status, "problem": documents.item_problem(error, index)}
@@ -181,8 +184,7 @@ class Enrolling:
         key = scope.text if scope else None
         request = wish.by(principal.name, csr.public_key, key, csr.signature_hash)
         issued = await self._ports.issuance.issue(request)
-        issuer = self._ports.keys.of(issued.ca_id).issuer
-        return without_key(issued, issuer, attributes.format)
+        return without_key(issued, self._ports.chain(issued.ca_id), attributes.format)
 
 
 def _created(certified: Certified, type_name: str) -> web.Response:

@@ -33,6 +33,12 @@ _ERRORS = {
 }
 
 
+_WAITING: dict[str, Any] = {
+    "description": "Central signs; ask again after Retry-After, or what Location names.",
+    "content": {_JSON: {"schema": {"$ref": _TEMPLATE.format(model="Enrollment")}}},
+}
+
+
 class Described(Protocol):
     """What a route says about itself."""
 
@@ -50,6 +56,8 @@ class Described(Protocol):
     def body(self) -> type[BaseModel] | None: ...  # noqa: D102
     @property
     def query(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def waits(self) -> bool: ...  # noqa: D102
     @property
     def schema(self) -> Mapping[str, Any] | None: ...  # noqa: D102
     @property
@@ -90,6 +98,8 @@ def _operation(route: Described, body: Any) -> dict[str, Any]:
     if route.status != HTTPStatus.NO_CONTENT:
         done["content"] = {route.gives: {"schema": _reference(route.answer)}}
     answers = {str(route.status): done}
+    if route.waits:
+        answers["202"] = _WAITING
     problem = {"application/problem+json": {"schema": _reference("Problem")}}
     for status, description in _ERRORS.items():
         answers[str(status)] = {"description": description, "content": problem}
@@ -156,6 +166,7 @@ def _answers() -> dict[str, Any]:
     return {
         "Certified": _single(certified, keys),
         "Certificate": _single(certificate, pem),
+        "Enrollment": _single({"state": {"enum": ["waiting"]}, "detail": _TEXT}, {}),
         "CertificatePage": _page(_resource(certificate, {}), links=True),
         "BatchResults": _page(result),
         "Profiles": _page(_resource({}, {})),

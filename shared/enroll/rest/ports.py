@@ -148,6 +148,25 @@ class Reads(Protocol):
         ...
 
 
+class Forwarded(Protocol):
+    """A request that waits for central, or waited: what asking again would give."""
+
+    @property
+    def profile(self) -> str: ...  # noqa: D102
+    @property
+    def principal(self) -> str: ...  # noqa: D102
+    @property
+    def outcome(self) -> CertificateRecord | TmaError: ...  # noqa: D102
+
+
+class Forwards(Protocol):
+    """Requests that another box signs."""
+
+    async def find(self, reference: str) -> Forwarded | None:
+        """Find a request by the name under which it waits."""
+        ...
+
+
 class KeptKey(Protocol):
     """A server-made key (PKCS#8 DER) that is kept for its requester.
 
@@ -208,8 +227,9 @@ class RestPorts:
     """Everything that the routes need.
 
     ``profiles`` gives the profiles in force; ``health`` what ``GET /status`` shows; ``keys`` the
-    issuers whose chains go out with certificates; ``sync`` the lanes of replication. ``maker`` is
-    one per box, whatever asks it: what long keys cost is bounded for all together.
+    CAs that issue here; ``chain`` DER from a CA that is known here to its root, nothing for
+    another; ``sync`` the lanes of replication. ``maker`` is one per box, whatever asks it: what
+    long keys cost is bounded for all together. ``forwards`` None: all is signed here.
     """
 
     issuance: Issuance
@@ -219,9 +239,11 @@ class RestPorts:
     reads: Reads
     kept: Kept
     keys: IssuingKeys
+    chain: Callable[[str], Sequence[bytes]]
     authenticator: Authenticator
     clock: Clock
     profiles: Callable[[], Awaitable[Sequence[Profile]]]
     health: Callable[[], Awaitable[Mapping[str, Any]]]
     sync: Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
     maker: KeyMaker = field(default_factory=KeyMaker)
+    forwards: Forwards | None = None

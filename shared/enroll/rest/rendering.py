@@ -2,6 +2,7 @@
 
 import hashlib
 from base64 import b64encode
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -14,7 +15,6 @@ from shared.enroll.rest.ports import AuthorityRow, CertificateRow
 from shared.issuance.service import Issued
 from shared.kernel.clock import datetime_of, utc_us_of
 from shared.pki import formats
-from shared.pki.certificates import Issuer
 from shared.pki.keys import PrivateKey
 
 BASE = "/api/v2.0"
@@ -29,12 +29,12 @@ class Certified(NamedTuple):
     attributes: dict[str, Any]
 
 
-def without_key(issued: Issued, issuer: Issuer, packing: Format = Format.PEM) -> Certified:
-    """Show a certificate whose key the requester holds."""
+def without_key(issued: Issued, chain: Sequence[bytes], packing: Format = Format.PEM) -> Certified:
+    """Show a certificate whose key the requester holds; ``chain``: DER from its CA to the root."""
     certificate = x509.load_der_x509_certificate(issued.der)
     attributes = {
         "certificate": formats.pem([issued.der]),
-        "chain": _chain_pem(issuer.chain),
+        "chain": _chain_pem(tuple(chain)),
         "ca_id": issued.ca_id,
         "serial": issued.serial,
         "sha256": hashlib.sha256(issued.der).hexdigest(),
@@ -44,31 +44,31 @@ def without_key(issued: Issued, issuer: Issuer, packing: Format = Format.PEM) ->
     if packing is Format.DER:
         attributes["der"] = b64encode(issued.der).decode()
     elif packing is Format.PKCS7:
-        packed = formats.pkcs7((issued.der, *issuer.chain))
+        packed = formats.pkcs7((issued.der, *chain))
         attributes["pkcs7"] = b64encode(packed).decode()
     return Certified(issued.ca_id, issued.serial, attributes)
 
 
 def with_plain_key(
-    issued: Issued, issuer: Issuer, private_key: PrivateKey, packing: Format
+    issued: Issued, chain: Sequence[bytes], private_key: PrivateKey, packing: Format
 ) -> Certified:
     """Show a certificate with the key that the server made for it, as PKCS#8 in PEM."""
     pem = private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    certified = without_key(issued, issuer, packing)
+    certified = without_key(issued, chain, packing)
     return certified._replace(attributes=certified.attributes | {"private_key": pem.decode()})
 
 
 def with_encrypted_key(
     issued: Issued,
-    issuer: Issuer,
+    chain: Sequence[bytes],
     private_key: PrivateKey,
     packing: Format,
     password: bytes,
 ) -> Certified:
     """Show a certificate with its key under a password, as PKCS#12 or as PKCS#8 in PEM."""
-    certified = without_key(issued, issuer)
+    certified = without_key(issued, chain)
     if packing is Format.PKCS12:
-        file = formats.pkcs12(private_key, issued.der, issuer.chain, password)
+        file = formats.pkcs12(private_key, issued.der, chain, password)
         packed = {"pkcs12": b64encode(file).decode()}
     else:
         packed = {"private_key": formats.pkcs8(private_key, password).decode()}

@@ -8,7 +8,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from shared.enroll.refusing import Refusing
-from shared.enroll.rest import documents, openapi, paging
+from shared.enroll.rest import documents, openapi, paging, pending
 from shared.enroll.rest.catalogue import LANE_FILTERS, Catalogue
 from shared.enroll.rest.certificates import FILTERS, Certificates
 from shared.enroll.rest.content import PROTOCOL
@@ -54,6 +54,7 @@ class Route:
     schema: Mapping[str, Any] | None = None
     takes: str = "application/json"
     gives: str = "application/json"
+    waits: bool = False  # central may have to sign first: 202
     dry: bool = False  # asks only: what goes wrong with it is no refused enrollment
 
 
@@ -75,7 +76,8 @@ def routes(
     def guarded(route: Route) -> Handler:
         guarded = ports.authenticator.guarded(route.permission, route.handler)
         enrolls = route.permission.startswith("certificate.") and not route.dry
-        recorded = refusing.around(guarded) if route.method == "POST" and enrolls else guarded
+        answering = pending.around(guarded) if route.waits else guarded
+        recorded = refusing.around(answering) if route.method == "POST" and enrolls else answering
         return needs(route.permission, recorded)
 
     why = "the description of the interface holds nothing of this installation"
@@ -105,6 +107,7 @@ def _table(ports: RestPorts, refusing: Refusing) -> Sequence[Route]:
             "Certified",
             201,
             Document[EnrollAttributes],
+            waits=True,
         ),
         Route(
             Permission.CERTIFICATE_ENROLL,
@@ -124,6 +127,7 @@ def _table(ports: RestPorts, refusing: Refusing) -> Sequence[Route]:
             "Certified",
             201,
             Document[EnrollAttributes],
+            waits=True,
         ),
         Route(
             Permission.CERTIFICATE_RENEW,
@@ -134,6 +138,16 @@ def _table(ports: RestPorts, refusing: Refusing) -> Sequence[Route]:
             "Certified",
             201,
             Document[RenewAttributes],
+            waits=True,
+        ),
+        Route(
+            Permission.CERTIFICATE_READ,
+            "GET",
+            "/enrollments/{id}",
+            pending.Pending(ports).fetch,
+            "Ask what became of a request that waits for central to sign",
+            "Certified",
+            waits=True,
         ),
         *_certificate_routes(Certificates(ports)),
         *_revocation_routes(Revocations(ports)),

@@ -13,7 +13,7 @@ from shared.enroll.rest.models import Format, KeyAttributes
 from shared.enroll.rest.ports import KeptKey, RestPorts
 from shared.enroll.rest.rendering import Certified, with_encrypted_key, with_plain_key
 from shared.enroll.rest.scope import Scope
-from shared.issuance.service import EXPLICIT_REPLAY_US, IMPLICIT_REPLAY_US
+from shared.issuance.retries import EXPLICIT_REPLAY_US, IMPLICIT_REPLAY_US
 from shared.kernel import cbor
 from shared.kernel.errors import BadRequestError
 from shared.pki import keys
@@ -47,10 +47,10 @@ class ServerKeys:
         request = partial(wish.by, principal)
         made = await self._made.certify(base, kind, request, replay_us)
         issued, private_key = made.issued, made.private_key
-        issuer = self._ports.keys.of(issued.ca_id).issuer
+        chain = self._ports.chain(issued.ca_id)
         if password is None:
-            return with_plain_key(issued, issuer, private_key, attributes.format)
-        pack = partial(with_encrypted_key, issued, issuer, private_key, attributes.format, password)
+            return with_plain_key(issued, chain, private_key, attributes.format)
+        pack = partial(with_encrypted_key, issued, chain, private_key, attributes.format, password)
         return await self._packed(made.name, made.kept, pack, password)
 
     async def _require_allowed(self, profile: str, kind: KeyType) -> None:

@@ -1,3 +1,3 @@
 """Alembic migrations, run in-process at each open. ``HEAD`` is what this version writes."""
 
-HEAD = "0015"
+HEAD = "0016"

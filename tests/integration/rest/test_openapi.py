@@ -71,6 +71,17 @@ def test_bounds_are_told(document: dict):
     assert document["components"]["schemas"]["Batch"]["properties"]["data"]["maxItems"] == 1_000
 
 
+def test_what_may_wait_for_central_says_so(document: dict):
+    waiting = {
+        f"{method} {path.removeprefix(BASE)}"
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if "Enrollment" in str(operation["responses"].get("202"))
+    }
+    issuing = {"/certificates", "/cert_{profile}", "/certificates/{id}/renew"}
+    assert waiting == {f"post {path}" for path in issuing} | {"get /enrollments/{id}"}
+
+
 async def test_the_page_for_people_needs_no_network(server: Server):
     async with server.client(None) as client:
         page = await client.get(f"{BASE}/docs")

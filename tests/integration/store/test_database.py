@@ -118,8 +118,9 @@ async def test_parts_of_a_large_crl_outlive_the_upgrade_to_partitions(tmp_path, 
     path, before = tmp_path / "central.db", tmp_path / "migrations"
     restore("v1", path)
     shutil.copytree(Path(upgrade.__file__).parent / "migrations", before)
-    for later in before.glob("versions/001[45]_*.py"):
-        later.unlink()
+    for later in sorted((before / "versions").glob("0*.py")):
+        if later.name >= "0014":
+            later.unlink()
     with monkeypatch.context() as former:
         former.setattr(upgrade, "_MIGRATIONS", before)
         former.setattr(upgrade, "HEAD", "0013")

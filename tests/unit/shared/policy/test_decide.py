@@ -59,6 +59,35 @@ def changed(profile: Profile, **changes) -> Profile:
     return Profile.from_document(profile.to_document() | changes)
 
 
+ELSEWHERE = replace(circumstances(), issuer=None)
+FORWARD = changed(SERVER, mode="forward")
+
+
+def test_who_forwards_judges_all_but_what_only_the_signing_ca_knows():
+    plan = planned(decide(FORWARD, GRANT, request(device_id="special"), ELSEWHERE))
+    assert plan.not_after_us - NOW_US <= FORWARD.validity.days_max * DAY_US
+    judged = explain(FORWARD, GRANT, request(device_id="special"), ELSEWHERE).verdicts
+    verdicts = {one.rule: one for one in judged}
+    assert (verdicts["mode"].outcome, verdicts["mode"].value) == (Outcome.PASSED, "forward")
+    assert not {"clock", "issuer.window", "issuing_ca", "conditions.cas"} & verdicts.keys()
+    by_ca = changed(FORWARD, conditions={"cas": ["issuing"], "stations": ["two"]}, issuing_ca="x")
+    refused("conditions.stations", decide(by_ca, GRANT, request(device_id="special"), ELSEWHERE))
+    refused("grant.devices", decide(FORWARD, GRANT, request(device_id="SN-9"), ELSEWHERE))
+    made_here = request(device_id="special", key_made_here=True)
+    refused("key.made_here", decide(FORWARD, GRANT, made_here, ELSEWHERE))
+    planned(decide(FORWARD, GRANT, made_here, circumstances()))  # who signs itself need not wait
+
+
+def test_who_signs_for_a_gateway_does_so_for_profiles_of_that_mode_only():
+    asked = request(device_id="special", gateway="gw-7")
+    planned(decide(FORWARD, GRANT, asked, circumstances()))
+    refused("mode.forward", decide(SERVER, GRANT, asked, circumstances()))
+    stock = changed(SERVER, mode="stock")
+    refused("mode", decide(stock, GRANT, request(device_id="special"), circumstances()))
+    inner = replace(asked, protocol=INTERNAL, device_id="nobody")
+    refused("grant.devices", decide(FORWARD, GRANT, inner, circumstances()))
+
+
 def refused(rule: str, outcome: Plan | Refusal) -> Refusal:
     assert isinstance(outcome, Refusal), outcome
     assert outcome.rule == rule, outcome
