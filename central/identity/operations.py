@@ -1,7 +1,7 @@
 """What is done about people, by page, REST and command; each act is one audited commit.
 
-Nobody can give what he does not have: a right, a token or a new password of somebody who may more
-than oneself needs all that he may.
+Nobody can give what he does not have, or take it away: any act on somebody who may more than
+oneself needs all that he may.
 """
 
 from base64 import urlsafe_b64encode
@@ -155,6 +155,7 @@ class PeopleOperations:
 
     async def withdraw(self, name: str, order: AssignmentOrder, who: Principal) -> None:
         """Take a role back."""
+        await self._require_above(who, name)
         scope = Scope.parse(order.scope)
         await self._run(
             lambda transaction: people.withdraw(transaction, name, order.role, scope, who.name)
@@ -166,12 +167,13 @@ class PeopleOperations:
         Raises ForbiddenError for what one does not have oneself.
         """
         permissions = permissions_of(order.permissions)
-        _require_all(who, [Right(name, permissions)])
+        _require_all(who, [Right(name, permissions | await self._held_by(name))])
         content = {"name": name, "permissions": sorted(permissions)}
         return await self._perhaps_later(_DEFINE, name, content, who, permissions)
 
     async def drop_role(self, name: str, who: Principal) -> None:
         """Remove a role that nobody has."""
+        _require_all(who, [Right(name, await self._held_by(name))])
         await self._run(lambda transaction: people.drop_role(transaction, name, who.name))
 
     # --- tokens, sessions, certificates ---------------------------------------------------------
@@ -182,8 +184,7 @@ class PeopleOperations:
 
     async def add_token(self, order: TokenOrder, who: Principal) -> Record:
         """Make an API token; it is in the answer this once, and kept as a hash only."""
-        if who.name != f"user:{order.user}":
-            await self._require_above(who, order.user)
+        await self._require_above(who, order.user)
         token, digest = new_token(self._random)
         new = NewToken(
             self._random(_ID_BYTES).hex(),
@@ -199,6 +200,9 @@ class PeopleOperations:
 
     async def revoke_token(self, token_id: str, who: Principal, owner: str | None = None) -> None:
         """End a token at once, only of this owner if one is named; raises NotFoundError."""
+        for token in await self.tokens(owner):
+            if token["id"] == token_id:
+                await self._require_above(who, token["user"])
         await self._run(
             lambda transaction: people.revoke_token(transaction, token_id, owner, who.name)
         )
@@ -209,6 +213,7 @@ class PeopleOperations:
 
     async def end_sessions(self, name: str, session_id: str | None, who: Principal) -> None:
         """End one session of a user, or all (None)."""
+        await self._require_above(who, name)
         await self._run(
             lambda transaction: people.end_sessions(transaction, name, session_id, who.name)
         )
@@ -224,6 +229,7 @@ class PeopleOperations:
 
     async def unbind_certificate(self, name: str, sha256: str, who: Principal) -> None:
         """Take a certificate away from a user, with all his sessions."""
+        await self._require_above(who, name)
         await self._run(
             lambda transaction: people.unbind_certificate(transaction, name, sha256, who.name)
         )
@@ -259,20 +265,25 @@ class PeopleOperations:
         return made, await self._hash(made, name)
 
     async def _require_above(self, who: Principal, name: str) -> None:
-        """Raise ForbiddenError when the user may more than who asks."""
-        _require_all(who, await self.reads.rights_of(name))
+        """Raise ForbiddenError when the user is another one, and may more than who asks."""
+        if who.name != f"user:{name}":
+            _require_all(who, await self.reads.rights_of(name))
+
+    async def _held_by(self, role: str) -> frozenset[Permission]:
+        """Give the permissions of a role of one's own; none if there is no such role."""
+        named = {one["name"]: one["permissions"] for one in await self.reads.roles()}
+        return frozenset(map(Permission, set(named.get(role, ())) & set(Permission)))
 
     async def _require_to_give(
         self, who: Principal, role: str, scope: Scope
     ) -> frozenset[Permission]:
         permissions = ROLES.get(role)
         if permissions is None:
-            named = {one["name"]: one["permissions"] for one in await self.reads.roles()}
-            if role not in named:
+            if role not in {one["name"] for one in await self.reads.roles()}:
                 raise NotFoundError(
                     f"There is no role {role}.", remedy="`tma-central role list` shows all."
                 )
-            permissions = frozenset(map(Permission, set(named[role]) & set(Permission)))
+            permissions = await self._held_by(role)
         _require_all(who, [Right(role, permissions, scope)])
         return permissions
 

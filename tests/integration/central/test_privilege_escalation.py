@@ -410,7 +410,8 @@ def test_who_manages_users_gives_no_wider_scope_than_he_has(
     clerk = people("ra-officer", f"line={ground.line}")
     me, other = clerk.headers["X-Name"], f"limited-{next(_NUMBERS)}"
     users, line = f"{BASE}/users", f"line={ground.line}"
-    role = f"clerk-{next(_NUMBERS)}"
+    role, stronger = f"clerk-{next(_NUMBERS)}", f"stronger-{next(_NUMBERS)}"
+    assert api.put(f"{BASE}/roles/{stronger}", json={"permissions": ["authority.write"]}).is_success
     assert api.put(f"{BASE}/roles/{role}", json={"permissions": ["user.write"]}).is_success
     assert api.post(f"{users}/{me}/assign", json={"role": role, "scope": "*"}).is_success
     assert clerk.post(users, json={"name": other, "login": False}).status_code == 201
@@ -432,6 +433,17 @@ def test_who_manages_users_gives_no_wider_scope_than_he_has(
         ("POST", "/users/admin/password", None),
         ("POST", "/tokens", {"user": "admin", "name": "mine"}),
     ]
+    # What somebody has who may more, he does not take away either.
+    token = api.post(f"{BASE}/tokens", json={"user": "admin", "name": other}).json()["data"]["id"]
+    attempts += [
+        ("POST", "/users/admin/withdraw", {"role": "admin", "scope": "*"}),
+        ("DELETE", f"/tokens/{token}", None),
+        ("DELETE", "/sessions/admin", None),
+        ("DELETE", f"/users/admin/certificates/{'0' * 64}", None),
+        ("PUT", f"/roles/{stronger}", {"permissions": ["user.read"]}),
+        ("DELETE", f"/roles/{stronger}", None),
+    ]
+    before = state(central)
     assert_refused(clerk, attempts, 403)
     changed = [number for number, rows in enumerate(state(central)) if rows != before[number]]
     assert changed == []
