@@ -134,10 +134,13 @@ class GatewaySettings(Section):
 class ApprovalSettings(Section):
     """What only two people can do together."""
 
-    operations: tuple[Literal["gateway.end", "administrator.add", "profile.publish"], ...] = Field(
+    operations: tuple[
+        Literal["gateway.end", "administrator.add", "profile.publish", "certificate.revoke-many"],
+        ...,
+    ] = Field(
         default=(),
         description="What needs a second person: `gateway.end`, `administrator.add` (any role "
-        "that may change users), `profile.publish`.",
+        "that may change users), `profile.publish`, `certificate.revoke-many` (by query).",
     )
     hours: int = Field(
         default=72, ge=1, le=24 * 30, description="Hours for which a request can be agreed to."

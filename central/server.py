@@ -21,6 +21,7 @@ from central import (
     fleet_doors,
     history_doors,
     question_doors,
+    revoking,
     setup,
 )
 from central import console as commands
@@ -70,11 +71,9 @@ from shared.enroll.rest.explain_console import Explain
 from shared.enroll.rest.explaining import explain
 from shared.enroll.rest.ports import RestPorts
 from shared.enroll.rest.routes import routes as rest_routes
-from shared.issuance.mass_revocation import MassRevocation
 from shared.issuance.service import IssuanceService
 from shared.pki.ocsp import never_issued_state
 from shared.store.kept import Kept
-from shared.store.operations import SqlOperations
 from shared.system.files import private_directory
 from shared.system.processes import hold_lock
 from shared.system.steady import repeat
@@ -144,7 +143,9 @@ class Server:
         )
         self._issuance = self._make_issuance()
         self._forwarding = Forwarding(database, self._issuance, profiles, central.hierarchy.parents)
-        self._mass_revocation = self._make_mass_revocation()
+        self._mass_revocation = revoking.mass_revocation(
+            central, self._desk.approvals, self._authenticator.forget
+        )
         self._crl_ages = _crl_ages(central)
         self._inventory = Inventory(
             database, partial(backup.alarm, central.settings, clock), self._crl_ages
@@ -397,10 +398,6 @@ class Server:
             health=self._health,
             sync=self._sync_view.shown,
         )
-
-    def _make_mass_revocation(self) -> MassRevocation:
-        operations = SqlOperations(self._central.storage.database)
-        return MassRevocation(operations, self._central.status, self._authenticator.forget)
 
     def _make_renewals(self) -> Renewals:
         central = self._central

@@ -60,13 +60,15 @@ class Operation:
     """What can need a second person: ``setting`` is its name in ``approvals.operations``.
 
     ``act`` carries it out in the transaction, as its first actor; ``after`` follows the commit and
-    may happen twice or, after a crash, not at all.
+    may happen twice or, after a crash, not at all. ``refuse`` does in the transaction what a
+    refusal asks for besides.
     """
 
     setting: str
     permission: Permission
     act: Callable[[Transaction, Content, str], None]
     after: Callable[[Content], Awaitable[None]] | None = None
+    refuse: Callable[[Transaction, Content], None] | None = None
 
 
 class Approvals:
@@ -125,9 +127,11 @@ class Approvals:
                 state = row.state if row.state != _PENDING else "expired"
                 raise ConflictError(f"The request {number} is {state} already.")
             self._record(transaction, row, who.name, agreed=agreed, remark=remark)
+            operation, content = self._operations[row.kind], json.loads(row.content)
             if agreed:
-                operation = self._operations[row.kind]
-                operation.act(transaction, json.loads(row.content), row.requested_by)
+                operation.act(transaction, content, row.requested_by)
+            elif operation.refuse is not None:
+                operation.refuse(transaction, content)
             return row
 
         row = await self._database.writer.run(unit)

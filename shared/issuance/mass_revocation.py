@@ -7,7 +7,7 @@ their turn between them. After a crash it goes on from its position, so each is 
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from shared.issuance.revocation_orders import Estimate, Operation, Wanted
@@ -43,8 +43,10 @@ class Operations(Protocol):
         """Count by CA what the order means now."""
         ...
 
-    async def begin(self, operation_id: str, wanted: Wanted, found: int) -> Operation:
-        """Accept the order; give the one that has this id if it is equal.
+    async def begin(
+        self, operation_id: str, wanted: Wanted, found: int, *, waits: bool
+    ) -> Operation:
+        """Accept the order, which ``waits`` perhaps; give the one that has this id if it is equal.
 
         Raises KeyReusedError when it is another one.
         """
@@ -72,7 +74,7 @@ class Operations(Protocol):
         ...
 
     async def cancel(self, operation_id: str) -> None:
-        """End an operation that runs; what it revoked stays revoked."""
+        """End an operation that waits or runs; what it revoked stays revoked."""
         ...
 
 
@@ -80,12 +82,20 @@ class MassRevocation:
     """Accepts orders; ``step`` carries them out in the background."""
 
     def __init__(
-        self, operations: Operations, status: StatusService, changed: Callable[[], None]
+        self,
+        operations: Operations,
+        status: StatusService,
+        changed: Callable[[], None],
+        ask: Callable[[Operation], Awaitable[None]] | None = None,
     ) -> None:
-        """Take the storage, what signs CRLs, and who must hear that certificates were revoked."""
+        """Take the storage, what signs CRLs, and who must hear that certificates were revoked.
+
+        With ``ask`` each order waits until whom that asks has released it in the storage.
+        """
         self._operations = operations
         self._status = status
         self._changed = changed
+        self._ask = ask
         self._wake = asyncio.Event()
 
     async def estimate(self, wanted: Wanted) -> list[Estimate]:
@@ -103,9 +113,16 @@ class MassRevocation:
         Raises BadRequestError (reason), KeyReusedError.
         """
         found = sum(one.certificates for one in await self.estimate(wanted))
-        operation = await self._operations.begin(operation_id, wanted, found)
-        self._wake.set()
+        waits = self._ask is not None
+        operation = await self._operations.begin(operation_id, wanted, found, waits=waits)
+        if self._ask is not None and operation.state == "waiting":
+            await self._ask(operation)
+        self.resume()
         return operation
+
+    def resume(self) -> None:
+        """Look for what may run now."""
+        self._wake.set()
 
     async def find(self, operation_id: str) -> Operation:
         """Find an operation; raises NotFoundError."""

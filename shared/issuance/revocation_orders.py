@@ -25,8 +25,8 @@ class Wanted(NamedTuple):
 class Operation:
     """An order that was accepted. Times are UTC µs; ids and position are those of the inventory.
 
-    ``state``: running, done, cancelled. ``found`` were good or held at the beginning; ``revoked``
-    is how many this operation has revoked.
+    ``state``: waiting (for a second person), running, done, cancelled. ``found`` were good or held
+    at the beginning; ``revoked`` is how many this operation has revoked.
     """
 
     operation_id: str

@@ -41,8 +41,13 @@ _MOVE = (
 )
 _CANCEL = (
     update(operation)
-    .where(_THIS, operation.c.state == "running")
+    .where(_THIS, (operation.c.state == "waiting") | (operation.c.state == "running"))
     .values(state="cancelled", updated_at=bindparam("now"))
+)
+_RELEASE = (
+    update(operation)
+    .where(_THIS, operation.c.state == "waiting")
+    .values(state="running", updated_at=bindparam("now"))
 )
 _LAST_ROW = select(func.coalesce(func.max(certificate.c.id), 0).label("id"))
 _CRL_BYTES = select(crl.c.ca_id, func.length(crl.c.der).label("bytes")).where(
@@ -74,7 +79,9 @@ class SqlOperations:
         sizes = {row.ca_id: row.bytes for row in await self._database.read(_CRL_BYTES)}
         return [Listed(ca_id, number, sizes.get(ca_id, 0)) for ca_id, number in counted.items()]
 
-    async def begin(self, operation_id: str, wanted: Wanted, found: int) -> Operation:
+    async def begin(
+        self, operation_id: str, wanted: Wanted, found: int, *, waits: bool = False
+    ) -> Operation:
         """Accept the order; raises KeyReusedError when the id has another one."""
 
         def unit(tx: Transaction) -> Operation:
@@ -83,7 +90,7 @@ class SqlOperations:
                 "operation_id": operation_id,
                 "actor": wanted.actor,
                 "document": _document(wanted),
-                "state": "running",
+                "state": "waiting" if waits else "running",
                 "found": found,
                 "revoked": 0,
                 "position": 0,
@@ -148,10 +155,19 @@ class SqlOperations:
             return None
 
     async def cancel(self, operation_id: str) -> None:
-        """End an operation that runs; what it revoked stays revoked."""
-        await self._database.writer.run(
-            lambda tx: tx.execute(_CANCEL, {"which": operation_id, "now": tx.now.utc_us})
-        )
+        """End an operation that waits or runs; what it revoked stays revoked."""
+        await self._database.writer.run(lambda tx: cancel(tx, operation_id))
+
+
+def release(tx: Transaction, operation_id: str) -> None:
+    """Let an operation run that waits; raises ConflictError if it does not wait any more."""
+    if not tx.execute(_RELEASE, {"which": operation_id, "now": tx.now.utc_us}):
+        raise ConflictError("The revocation does not wait any more: it was stopped meanwhile.")
+
+
+def cancel(tx: Transaction, operation_id: str) -> None:
+    """End an operation that waits or runs."""
+    tx.execute(_CANCEL, {"which": operation_id, "now": tx.now.utc_us})
 
 
 def _conditions(wanted: Wanted) -> Iterator[ColumnElement[bool] | TextClause]:

@@ -124,6 +124,8 @@ def _finish(context: typer.Context, ask: Ask, operation: Any, *, as_json: bool) 
     done = _watched(context, ask, operation)
     if as_json:
         terminal.print_json(done)
+    elif done["state"] == "waiting":
+        out.print("Nothing is revoked yet: it waits for a second person (`approval list`).")
     else:
         out.print(f"{done['revoked']:,} certificates are revoked; operation {done['state']}.")
 

@@ -184,7 +184,7 @@ def _answers() -> dict[str, Any]:
 def _operation_answer() -> dict[str, Any]:
     number = {"type": "integer"}
     return {
-        "state": {"enum": ["running", "done", "cancelled"]},
+        "state": {"enum": ["waiting", "running", "done", "cancelled"]},
         **dict.fromkeys(("found", "revoked"), number),
         **dict.fromkeys(("reason", "actor"), _TEXT),
         "filter": {"type": "object"},

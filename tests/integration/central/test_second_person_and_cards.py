@@ -9,8 +9,10 @@ import httpx
 import pytest
 
 from tests.support.fleet import Central, Ports
-from tests.support.processes import PortBlocks, run
+from tests.support.processes import PortBlocks, run, wait_until
 
+_BY_TWO = ("gateway.end", "administrator.add", "certificate.revoke-many")
+_API = "/api/v2.0"
 _LONG = "horse battery staple nine"
 
 
@@ -42,7 +44,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory, cards: Path) -> Generator[C
     blocks = PortBlocks()
     ports = Ports(blocks.take())
     settings: dict[str, dict[str, object]] = {
-        "approvals": {"operations": ["gateway.end", "administrator.add"]},
+        "approvals": {"operations": [*_BY_TWO]},
         "web": {"card_port": ports.cards, "card_authorities": [str(cards / "cards.pem")]},
     }
     made = Central(tmp_path_factory.mktemp("strict") / "central", ports, settings=settings)
@@ -143,3 +145,56 @@ def test_one_person_alone_neither_ends_a_gateway_nor_makes_an_administrator(stri
     assert ("user:ben", "approval.given") in told
     assert ("user:admin", "gateway.ended") in told
     assert by_rest.get("/api/v2.0/audit/export").text.splitlines()[: len(lines)] == lines
+
+
+def test_one_person_alone_does_not_revoke_many(strict, connect):
+    """The order waits as an operation: another one lets it run or ends it, who asked takes it back.
+
+    The same order again is the same one, and asks nobody twice.
+    """
+    asking = connect(token=strict.command("token", "add", "admin", "revoking"))
+    strict.command("user", "add", "cora", "--role", "ra-officer", "--no-login")
+    cora = connect(token=strict.command("token", "add", "cora", "ci"))
+    for number in range(3):
+        wish = {"data": {"type": "cert_tls-client", "attributes": {"cn": f"many-{number}"}}}
+        assert asking.post(f"{_API}/cert_tls-client", json=wish).status_code == 201
+
+    def order(key: str) -> str:
+        attributes = {"filter": {"profile": "tls-client"}, "reason": "superseded"}
+        answer = asking.post(
+            f"{_API}/revocations",
+            json={"data": {"type": "revocation", "attributes": attributes}},
+            headers={"Idempotency-Key": key},
+        )
+        assert answer.status_code == 202, answer.text
+        return answer.json()["data"]["id"]
+
+    def shown(operation: str) -> tuple[str, int]:
+        found = asking.get(f"{_API}/operations/{operation}").json()["data"]["attributes"]
+        return found["state"], found["revoked"]
+
+    def waiting() -> list[str]:
+        listed = json.loads(strict.command("approval", "list", "--json"))
+        kind = "certificate.revoke-many"
+        return [
+            f"{_API}/approvals/{one['id']}"
+            for one in listed
+            if (one["kind"], one["state"]) == (kind, "pending")
+        ]
+
+    refused = order("first")
+    [address] = waiting()
+    assert order("first") == refused
+    assert waiting() == [address]
+    assert shown(refused) == ("waiting", 0)
+    assert asking.post(f"{address}/agree").status_code == 403
+    assert cora.post(f"{address}/refuse", json={"remark": "no"}).status_code == 200
+    assert shown(refused) == ("cancelled", 0)
+    taken_back = order("second")
+    [address] = waiting()
+    assert asking.delete(f"{_API}/operations/{taken_back}").status_code == 200
+    assert cora.post(f"{address}/agree").status_code == 409
+    agreed = order("third")
+    address = next(one for one in waiting() if one != address)
+    assert cora.post(f"{address}/agree").status_code == 200
+    wait_until(lambda: shown(agreed) == ("done", 3), what="the three are revoked")
