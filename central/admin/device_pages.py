@@ -16,6 +16,7 @@ from central.enrollment.csv_files import VERDICTS, CsvImport
 from central.enrollment.operations import EnrollmentOperations
 from central.enrollment.orders import CodesOrder
 from central.inventory.reads import Inventory
+from central.inventory.terms import META
 from central.scope import here, lines_of, may_of
 from shared.kernel.errors import BadRequestError, TmaError
 from shared.policy.rights import Permission
@@ -27,7 +28,7 @@ _READ, _WRITE = Permission.DEVICE_READ, Permission.DEVICE_WRITE
 _PAGE_ROWS = 100
 _SHOWN_MAX = 500  # verdicts on one page: refused rows first, they are what a person must look at
 _CODES_BYTES_MAX = 1024 * 1024
-_FILTERS: Final = ("serial", "product", "order", "line")
+_FILTERS: Final = ("serial", "product", "order", "line", "metadata")
 _CERTIFICATES_SHOWN = 20
 
 
@@ -62,7 +63,11 @@ class _DevicePages:
             name: value for name in _FILTERS if (value := request.query.get(name, "").strip())
         }
         after = request.query.get("after", "")
-        found = await self._operations.devices(wanted, after, lines_of(who, _READ))
+        filters = {name: value for name, value in wanted.items() if name != "metadata"}
+        if "metadata" in wanted:
+            name, _, value = wanted["metadata"].partition("=")
+            filters[f"{META}{name.strip()}"] = value.strip()
+        found = await self._operations.devices(filters, after, lines_of(who, _READ))
         last = found[-1]["serial"] if len(found) == _PAGE_ROWS else None
         context = {
             "devices": found,

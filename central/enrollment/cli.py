@@ -197,6 +197,7 @@ def device_list(
     product: Annotated[str | None, typer.Option(help="Product.")] = None,
     order: Annotated[str | None, typer.Option(help="Order.")] = None,
     line: Annotated[str | None, typer.Option(help="Line.")] = None,
+    metadata: Annotated[list[str] | None, typer.Option(help="name=value; repeat it.")] = None,
     after: Annotated[str, typer.Option(help="Go on behind this serial number.")] = "",
     output: OutputOption = None,
     as_json: AsJson = False,
@@ -205,6 +206,8 @@ def device_list(
     from urllib.parse import urlencode  # noqa: PLC0415  # costs start-up time
 
     wanted = {"serial": serial, "product": product, "order": order, "line": line, "after": after}
+    pairs = (text.partition("=") for text in metadata or ())
+    wanted |= {f"meta.{name}": value for name, _, value in pairs}
     query = urlencode({name: value for name, value in wanted.items() if value})
     rows = _ask(context, "GET", f"/devices?{query}")
     show(rows, terminal.chosen(output, as_json), "serial", "product", "order", "line")

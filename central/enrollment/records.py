@@ -9,12 +9,14 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from central.inventory import audit
+from central.inventory.terms import META
 from central.scope import Of, anywhere
 from shared.kernel import limits
 from shared.kernel.errors import BadRequestError, ForbiddenError, NotFoundError
 from shared.pki import names
 from shared.policy.device import DeviceRecord
 from shared.store import facts
+from shared.store.columns import has_pair
 from shared.store.database import Database
 from shared.store.devices import record_of
 from shared.store.schema import device
@@ -150,8 +152,8 @@ class Records:
     ) -> list[DeviceRecord]:
         """Give up to ``rows`` devices by serial, beginning behind ``after``.
 
-        ``filters`` are equalities of ``FILTERS``, and ``serial``: a beginning; ``lines`` None: of
-        all lines. BadRequestError.
+        ``filters`` are equalities of ``FILTERS`` and of metadata (``meta.NAME``), and ``serial``: a
+        beginning; ``lines`` None: of all lines. BadRequestError.
         """
         query = select(*_COLUMNS).where(device.c.state == "active", device.c.serial > after)
         for name, value in filters.items():
@@ -161,10 +163,12 @@ class Records:
                 )
             elif name in FILTERS:
                 query = query.where(FILTERS[name] == value)
+            elif name.startswith(META):
+                query = query.where(has_pair(device.c.metadata, name.removeprefix(META), value))
             else:
                 raise BadRequestError(
                     f"One cannot search devices by “{name}”.",
-                    remedy=f"Use serial, {', '.join(FILTERS)}.",
+                    remedy=f"Use serial, {', '.join(FILTERS)}, {META}NAME.",
                 )
         if lines is not None:
             query = query.where(device.c.line.in_(lines))

@@ -8,6 +8,7 @@ from aiohttp import web
 from central.enrollment.csv_files import VERDICTS, CsvImport
 from central.enrollment.operations import EnrollmentOperations
 from central.enrollment.orders import CodesOrder
+from central.inventory.terms import META
 from central.scope import here, lines_of, may_of
 from shared.enroll.rest import documents, openapi
 from shared.enroll.rest.routes import Route
@@ -32,7 +33,9 @@ _VERDICT = {"type": "object", "properties": {"verdict": {"enum": list(VERDICTS)}
 def routes(operations: EnrollmentOperations) -> list[Route]:
     """Give the routes; each acts within the lines for which one may."""
     rest = _Rest(operations)
-    filters = tuple(f"filter[{name}]" for name in ("serial", "product", "order", "line"))
+    filters = tuple(
+        f"filter[{name}]" for name in ("serial", "product", "order", "line", f"{META}NAME")
+    )
     devices = openapi.listed(_RECORD, links=True)
     return [
         Route(
@@ -66,7 +69,7 @@ class _Rest:
         self._operations = operations
 
     async def search(self, request: web.Request) -> web.Response:
-        """Search: ``filter[serial]`` (a beginning), product, order, line; ``page[after]``."""
+        """Search: ``filter[serial]`` (a beginning), product, order, line, ``meta.NAME``."""
         filters = {
             name.removeprefix("filter[").removesuffix("]"): value
             for name, value in request.query.items()

@@ -1,8 +1,19 @@
 """How columns are written in all schemas: INTEGER, TEXT and BLOB only (see ``schema``)."""
 
-from sqlalchemy import Column, Integer, LargeBinary, MetaData, Text
+import json
+
+from sqlalchemy import Column, ColumnElement, Integer, LargeBinary, MetaData, Text, func, or_
 
 metadata = MetaData()
+
+
+def has_pair(column: ColumnElement[str], name: str, value: str) -> ColumnElement[bool]:
+    """Look for a pair in the JSON text of a map, with what SQLite and PostgreSQL both have.
+
+    A quotation mark inside a text has a backslash before it: only a pair can begin like this.
+    """
+    pair = json.dumps({name: value})[1:-1]
+    return or_(*(func.replace(column, start + pair, "") != column for start in ("{", ", ")))
 
 
 def text(name: str, *, null: bool = False) -> Column[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, TextClause, bindparam, func, or_, select, update
+from sqlalchemy import ColumnElement, TextClause, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.issuance.mass_revocation import Listed, Place
@@ -16,6 +16,7 @@ from shared.kernel.errors import ConflictError, KeyReusedError
 from shared.policy.rights import Scope
 from shared.policy.selection import Selection
 from shared.store import certificates
+from shared.store.columns import has_pair
 from shared.store.database import Database
 from shared.store.reads import inside
 from shared.store.schema import COMPLETE, REPORTED, certificate, crl, operation
@@ -192,7 +193,7 @@ def _conditions(wanted: Wanted) -> Iterator[ColumnElement[bool] | TextClause]:
     yield from _within(columns.issued_at, selection.issued_from, selection.issued_before)
     yield from _within(columns.not_after, selection.expires_from, selection.expires_before)
     for name, value in selection.metadata.items():
-        yield _has_pair(name, value)
+        yield has_pair(columns.metadata, name, value)
 
 
 def _within(
@@ -202,16 +203,6 @@ def _within(
         yield column >= utc_us_of(first)
     if before is not None:
         yield column < utc_us_of(before)
-
-
-def _has_pair(name: str, value: str) -> ColumnElement[bool]:
-    """Look for a pair in the JSON text, exactly, with what SQLite and PostgreSQL both have.
-
-    A quotation mark inside a text has a backslash before it: only a pair can begin like this.
-    """
-    text = json.dumps({name: value})[1:-1]
-    column = certificate.c.metadata
-    return or_(*(func.replace(column, start + text, "") != column for start in ("{", ", ")))
 
 
 def _document(wanted: Wanted) -> str:

@@ -45,6 +45,16 @@ async def test_each_row_gets_its_verdict(database: Database):
     assert (record.product, record.line, record.metadata) == ("mixer", "gw-01", {"colour": "blue"})
 
 
+async def test_devices_are_found_by_their_metadata(database: Database, each_database: str):
+    colours = ("red", 'dark "red"', "", "Red", "red, matt")
+    rows = [(f"SN-{n}", "mixer", "A1", "gw-01", colour) for n, colour in enumerate(colours)]
+    await taken(database, *rows)
+    for colour in filter(None, colours):
+        found = await Records(database).search({"meta.colour": colour, "product": "mixer"})
+        assert [one.metadata["colour"] for one in found] == [colour]
+    assert await Records(database).search({"meta.shade": "red"}) == []
+
+
 async def test_search_and_removal(database: Database):
     rows = [(f"SN-{n}", "mixer" if n % 2 else "pump", "A1", "gw-01", "") for n in range(6)]
     await taken(database, *rows)
