@@ -72,14 +72,16 @@ class CrlSigning:
                 raise
             await self._delta(key)
 
-    async def is_due(self, ca_id: str, *, news: bool = True) -> bool:
-        """Tell whether time asks for a CRL of this CA, or, with ``news``, what none shows yet.
+    async def due(self, ca_ids: Sequence[str], *, news: bool = True) -> list[str]:
+        """Give the CAs of which time asks for a CRL or, with ``news``, what none shows yet.
 
         So a revocation is shown also when a crash came between its commit and its CRL.
         """
-        standing = await self._crls.standing(ca_id)
-        if news and standing.news:
-            return True
+        standings, nothing = await self._crls.standings(), CrlStanding()
+        found = ((ca_id, standings.get(ca_id, nothing)) for ca_id in ca_ids)
+        return [ca_id for ca_id, one in found if (news and one.news) or self._is_due(ca_id, one)]
+
+    def _is_due(self, ca_id: str, standing: CrlStanding) -> bool:
         try:
             key = self._keys.of(ca_id)
             deltas, partitions = _has_deltas(key), key.issuer.partitions.every

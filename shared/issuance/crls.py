@@ -1,7 +1,7 @@
 """When CRLs are signed, what they list, and what their signing needs from storage."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from shared.pki.crl import Entry
@@ -45,7 +45,9 @@ class CrlStanding:
     shows, because it did just now or a crash came between.
     """
 
-    partitions: Mapping[Partition, PartitionStanding]
+    partitions: Mapping[Partition, PartitionStanding] = field(
+        default_factory=dict[Partition, PartitionStanding]
+    )
     complete_us: int | None = None
     delta_us: int | None = None
     based: bool = False
@@ -108,8 +110,12 @@ class CrlStore(Protocol):
         """Tell the highest CRLNumber of the CA; 0: none."""
         ...
 
+    async def standings(self) -> Mapping[str, CrlStanding]:
+        """Tell what was signed last for each CA that is known."""
+        ...
+
     async def standing(self, ca_id: str) -> CrlStanding:
-        """Tell what was signed last."""
+        """Tell what was signed last for one CA."""
         ...
 
     async def changes(self, ca_id: str, after: int) -> Mapping[int, int]:

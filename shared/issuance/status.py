@@ -211,6 +211,5 @@ class StatusService:
         return refused is not None and self._clock.now().mono_ns - refused.at_ns < _AGAIN_NS
 
     async def _want_what_is_due(self) -> None:
-        for ca_id in self._ca_ids:
-            if await self._signing.is_due(ca_id, news=self._later is None):
-                self._wanted.add(ca_id)
+        due = await self._signing.due(tuple(self._ca_ids), news=self._later is None)
+        self._wanted.update(due)

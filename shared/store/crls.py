@@ -1,10 +1,11 @@
 """What CRL signing needs from storage: ``shared.issuance.crls.CrlStore``."""
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from cryptography import x509
-from sqlalchemy import Text, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Text, bindparam, delete, exists, func, insert, or_, select, update
 
 from shared.issuance.crls import (
     CrlStanding,
@@ -95,9 +96,17 @@ _LAST_CHANGE = select(func.coalesce(func.max(status_change.c.id), 0).label("id")
 )
 _CERTIFICATE = select(ca.c.der).where(ca.c.ca_id == bindparam("ca"))
 _NUMBER = select(ca.c.crl_number).where(ca.c.ca_id == bindparam("ca"))
-_NEWEST = select(crl.c.scope, crl.c.number, crl.c.this_update, crl.c.through).where(
-    crl.c.ca_id == bindparam("ca")
+_NEWEST_OF_ALL = select(crl.c.ca_id, crl.c.scope, crl.c.number, crl.c.this_update, crl.c.through)
+_NEWEST = _NEWEST_OF_ALL.where(crl.c.ca_id == bindparam("ca"))
+_EVERY_CA = select(
+    ca.c.ca_id,
+    select(func.coalesce(func.max(status_change.c.id), 0))
+    .where(status_change.c.ca_id == ca.c.ca_id)
+    .scalar_subquery()
+    .label("last_change"),
+    exists().where(crl_base.c.ca_id == ca.c.ca_id).label("based"),
 )
+_ONE_CA = _EVERY_CA.where(ca.c.ca_id == bindparam("ca"))
 _BASES = select(crl_base).where(crl_base.c.ca_id == bindparam("ca")).order_by(crl_base.c.number)
 _SAVE = insert(crl)
 _SAVE_BASE = insert(crl_base)
@@ -142,24 +151,23 @@ class SqlCrls:
         rows = await self._database.read(_NUMBER, {"ca": ca_id})
         return rows[0].crl_number if rows else 0
 
+    async def standings(self) -> dict[str, CrlStanding]:
+        """Tell what was signed last for each CA."""
+        return await self._standings(_EVERY_CA, _NEWEST_OF_ALL, {})
+
     async def standing(self, ca_id: str) -> CrlStanding:
-        """Tell what was signed last."""
-        this = {"ca": ca_id}
-        last = {row.scope: row for row in await self._database.read(_NEWEST, this)}
-        [last_change] = await self._database.read(_LAST_CHANGE, this)
-        complete, delta = last.get(COMPLETE), last.get(DELTA)
-        return CrlStanding(
-            complete_us=None if complete is None else complete.this_update,
-            delta_us=None if delta is None else delta.this_update,
-            based=bool(await self._database.read(_BASES, this)),
-            behind=bool(complete and delta and delta.number < complete.number),
-            news=last_change.id > max((row.through for row in (complete, delta) if row), default=0),
-            partitions={
-                partition: PartitionStanding(row.this_update, row.through)
-                for scope, row in last.items()
-                if (partition := Partition.parse(scope))
-            },
-        )
+        """Tell what was signed last for one CA."""
+        found = await self._standings(_ONE_CA, _NEWEST, {"ca": ca_id})
+        return found.get(ca_id, CrlStanding())
+
+    async def _standings(
+        self, of: Any, newest: Any, these: dict[str, Any]
+    ) -> dict[str, CrlStanding]:
+        last: dict[str, dict[str, Any]] = defaultdict(dict)
+        for row in await self._database.read(newest, these):
+            last[row.ca_id][row.scope] = row
+        rows = await self._database.read(of, these)
+        return {row.ca_id: _standing(row, last[row.ca_id]) for row in rows}
 
     async def changes(self, ca_id: str, after: int) -> dict[int, int]:
         """Give the serial numbers whose status changed, each with its last change."""
@@ -290,6 +298,22 @@ class SqlCrls:
             if len(rows) < _PAGE_ROWS:
                 return
             parameters["after"] = rows[-1].id
+
+
+def _standing(row: Any, last: dict[str, Any]) -> CrlStanding:
+    complete, delta = last.get(COMPLETE), last.get(DELTA)
+    return CrlStanding(
+        complete_us=None if complete is None else complete.this_update,
+        delta_us=None if delta is None else delta.this_update,
+        based=bool(row.based),
+        behind=bool(complete and delta and delta.number < complete.number),
+        news=row.last_change > max((one.through for one in (complete, delta) if one), default=0),
+        partitions={
+            partition: PartitionStanding(one.this_update, one.through)
+            for scope, one in last.items()
+            if (partition := Partition.parse(scope))
+        },
+    )
 
 
 def take_over(tx: Transaction, ca_id: str, der: bytes) -> None:

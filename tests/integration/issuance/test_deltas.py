@@ -120,7 +120,7 @@ async def test_what_was_revoked_before_a_crash_is_shown_after_the_start(
                 await asyncio.sleep(0.01)
         running.cancel()
         signing = CrlSigning(one.keys, one.crls, one.clock, one.schedule)
-        assert not await signing.is_due(CA_ID), "it is signed once"
+        assert not await signing.due([CA_ID]), "it is signed once"
 
 
 async def _listed(one: Line) -> dict[int, str]:

@@ -177,9 +177,9 @@ def test_a_crl_from_the_future_is_replaced_when_the_clock_is_right_again(tmp_pat
         clock.advance(10 * _YEAR_S)
         await line.service.sign_crl(_CA_ID)
         clock.advance(-10 * _YEAR_S)
-        assert await line.signing.is_due(_CA_ID)
+        assert await line.signing.due([_CA_ID])
         clock.quality = ClockQuality.UNKNOWN
-        assert not await line.signing.is_due(_CA_ID)
+        assert not await line.signing.due([_CA_ID])
 
     _on_line(tmp_path, journey)
 
