@@ -102,7 +102,8 @@ def joined_name(database_path: Path) -> str:
     row = None
     with (
         suppress(sqlite3.Error),
-        closing(sqlite3.connect(f"file:{database_path}?mode=ro", uri=True, timeout=_BUSY_S)) as db,
+        # Not read-only: what a kill left half done in a migration could not be rolled back then.
+        closing(sqlite3.connect(f"file:{database_path}?mode=rw", uri=True, timeout=_BUSY_S)) as db,
     ):
         row = db.execute("SELECT value FROM fact WHERE name = ?", [NAME]).fetchone()
     if row is None:

@@ -62,7 +62,8 @@ def missing(revision: str | None) -> Callable[[Connection], None] | None:
 def _revision(path: Path) -> str | None:
     if not path.exists():
         return None
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+    # Not read-only: what a kill left half done in a migration could not be rolled back then.
+    with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True)) as connection:
         if not connection.execute(
             "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
         ).fetchone():

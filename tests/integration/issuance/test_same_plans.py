@@ -4,6 +4,7 @@ Profiles and rules are published at central and reach the gateway as its directi
 them from its own database and puts them into the issuance service as its own composition does.
 """
 
+import json
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -209,7 +210,8 @@ def _found(transaction: Transaction, published: list[Profile]) -> None:
         last_contact_max_s=None,
     )
     use = {"grant_id": "grant-1", "version": 1, "quota": 10_000, "used": 0, "state": "active"}
-    transaction.execute(insert(grant_use), use | {"document": b"{}"})
+    document = json.dumps(granted.to_document()).encode()
+    transaction.execute(insert(grant_use), use | {"document": document})
     directives.order_grant(transaction, "gw-1", granted, ACTOR)
     for profile in published:
         books.draft(transaction, profile, ACTOR)

@@ -4,6 +4,8 @@ import asyncio
 import hashlib
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -55,6 +57,29 @@ def shape(path: Path) -> dict[str, object]:
         wheres = run("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql NOT NULL")
         found["conditions"] = {name: sql.partition("WHERE")[2] for name, sql in wheres}
     return found
+
+
+_KILLED_WHILE_MIGRATING = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")  # so that pages are written before the commit
+connection.execute("BEGIN EXCLUSIVE")
+for number in range(200):
+    connection.execute(f"CREATE TABLE half_{number} (a TEXT, b TEXT)")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+async def test_what_a_kill_left_of_a_migration_is_rolled_back(tmp_path: Path):
+    """A new database has a rollback journal until it is opened for the first time."""
+    path = tmp_path / "central.db"
+    sqlite3.connect(path).close()
+    killed = [sys.executable, "-c", _KILLED_WHILE_MIGRATING, str(path)]
+    await asyncio.to_thread(subprocess.run, killed, check=False, timeout=30)
+    assert (tmp_path / "central.db-journal").stat().st_size
+    async with open_database(path) as database:
+        names = await database.read(text("SELECT name FROM sqlite_master"))
+    assert not [row.name for row in names if row.name.startswith("half_")]
 
 
 def digest(path: Path) -> str:
