@@ -22,7 +22,7 @@ from shared.kernel.errors import BadRequestError, TmaError
 from shared.policy.rights import Permission
 from shared.sync.join import CENTRAL_NAME
 from shared.web.auth import Principal
-from shared.web.console import order_of
+from shared.web.console import name_and_value, order_of
 
 _READ, _WRITE = Permission.DEVICE_READ, Permission.DEVICE_WRITE
 _PAGE_ROWS = 100
@@ -65,8 +65,8 @@ class _DevicePages:
         after = request.query.get("after", "")
         filters = {name: value for name, value in wanted.items() if name != "metadata"}
         if "metadata" in wanted:
-            name, _, value = wanted["metadata"].partition("=")
-            filters[f"{META}{name.strip()}"] = value.strip()
+            name, value = name_and_value(wanted["metadata"])
+            filters[f"{META}{name}"] = value
         found = await self._operations.devices(filters, after, lines_of(who, _READ))
         last = found[-1]["serial"] if len(found) == _PAGE_ROWS else None
         context = {

@@ -17,6 +17,7 @@ from shared.kernel.errors import BadRequestError, ConflictError, NotFoundError, 
 from shared.policy.rights import Permission
 from shared.policy.selection import Selection
 from shared.web.auth import Principal
+from shared.web.console import name_and_value
 
 _MAY = Permission.CERTIFICATE_REVOKE
 _FORM_BYTES = 1024 * 1024  # ten thousand serial numbers
@@ -135,7 +136,7 @@ def _selection(fields: Mapping[str, str]) -> Selection:
     given: dict[str, Any] = {name: fields.get(name, "").strip() for name in _TEXTS}
     given |= {name: fields.get(name, "").split() for name in _LISTS}
     given |= {name: _day(fields.get(name, "")) for name in _DATES}
-    given["metadata"] = dict(map(_pair, fields.get("metadata", "").splitlines()))
+    given["metadata"] = dict(map(name_and_value, fields.get("metadata", "").splitlines()))
     try:
         return Selection.model_validate({name: value for name, value in given.items() if value})
     except ValidationError as error:
@@ -156,10 +157,3 @@ def _day(text: str) -> datetime | None:
         return datetime.strptime(text.strip(), "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError as error:
         raise BadRequestError(f"“{text[:20]}” is no date; write 2026-11-27.") from error
-
-
-def _pair(line: str) -> tuple[str, str]:
-    name, sign, value = line.partition("=")
-    if not sign:
-        raise BadRequestError(f"“{line[:80]}” is no name=value.", pointer="/metadata")
-    return name.strip(), value.strip()

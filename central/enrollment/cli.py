@@ -206,9 +206,9 @@ def device_list(
     from urllib.parse import urlencode  # noqa: PLC0415  # costs start-up time
 
     wanted = {"serial": serial, "product": product, "order": order, "line": line, "after": after}
-    pairs = (text.partition("=") for text in metadata or ())
-    wanted |= {f"meta.{name}": value for name, _, value in pairs}
-    query = urlencode({name: value for name, value in wanted.items() if value})
+    given = {name: value for name, value in wanted.items() if value}
+    pairs = map(console.name_and_value, metadata or ())
+    query = urlencode(given | {f"meta.{name}": value for name, value in pairs})
     rows = _ask(context, "GET", f"/devices?{query}")
     show(rows, terminal.chosen(output, as_json), "serial", "product", "order", "line")
 

@@ -48,7 +48,8 @@ status_change = Table(
     sqlite_autoincrement=True,
 )
 
-#: Revocations by query (shared.issuance.mass_revocation). state: running, done, cancelled.
+#: Revocations by query (shared.issuance.mass_revocation). state: waiting (for a
+#: second person), running, done, cancelled.
 operation = Table(
     "operation",
     metadata,

@@ -109,6 +109,18 @@ async def read_order(
         raise BadRequestError(f"{field}: {first['msg']}.") from error
 
 
+def name_and_value(text: str) -> tuple[str, str]:
+    """Read a metadata pair that a person typed as ``name=value``; raises BadRequestError."""
+    name, sign, value = text.partition("=")
+    if not (sign and name.strip()):
+        raise BadRequestError(
+            f"“{text[:80]}” is no name=value.",
+            remedy="Write the name of the pair, = and its value.",
+            pointer="/metadata",
+        )
+    return name.strip(), value.strip()
+
+
 def order_of(model: type[OrderT], **values: Any) -> OrderT:
     """Make an order of arguments; raises BadRequestError naming the one that is wrong."""
     try:

@@ -14,11 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from shared.issuance.revocation_orders import Operation, Revoking, Wanted
-from shared.kernel.errors import BadRequestError
 from shared.policy.rights import EVERYWHERE, Permission
 from shared.policy.selection import Selection
 from shared.web import terminal
-from shared.web.console import Order, Text, command, read_order
+from shared.web.console import Order, Text, command, name_and_value, read_order
 from shared.web.terminal import out
 
 _ID_BYTES = 16
@@ -102,7 +101,7 @@ def add_commands(app: typer.Typer, ask: Ask) -> None:
             "origin": origin,
             "device_ids": tuple(device or ()),
             "serials": (*(serial or ()), *_lines(serials_from)),
-            "metadata": dict(map(_pair, metadata or ())),
+            "metadata": dict(map(name_and_value, metadata or ())),
             "issued_from": _utc(issued_from),
             "issued_before": _utc(issued_before),
             "expires_from": _utc(expires_from),
@@ -164,13 +163,6 @@ def _told(operation: Operation) -> dict[str, Any]:
 
 def _lines(path: Path | None) -> list[str]:
     return path.read_text("ascii").split() if path else []
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise BadRequestError(f"{text[:80]!r} is no name=value.")
-    return name, value
 
 
 def _utc(moment: datetime | None) -> datetime | None:

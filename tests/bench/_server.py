@@ -38,6 +38,7 @@ from shared.issuance import service
 from shared.issuance.mass_revocation import MassRevocation
 from shared.issuance.status import StatusService
 from shared.pki import certificates, formats, keys
+from shared.pki.cms import Signer
 from shared.pki.keywrap import SECRET_BYTES, Keyring
 from shared.pki.plan import AltName, AltNameKind
 from shared.policy.grant import Grant
@@ -216,16 +217,14 @@ def _ports(database: Database, ledger: SqlLedger, rules: Rules, clock: SystemClo
     )
 
 
-async def _est_ports(database: Database, ports: RestPorts, rules: Rules) -> EstPorts:
+async def _est_ports(
+    database: Database, ports: RestPorts, rules: Rules, signer: Signer
+) -> EstPorts:
     aliases = AliasRules(lambda: SHIPPED)
     known = Devices(database)
     await known.load()
-    return EstPorts(
-        issuance=ports.issuance,
-        status=ports.status,
-        refusals=ports.refusals,
-        reads=ports.reads,
-        kept=ports.kept,
+    return EstPorts.of_rest(
+        ports,
         doorkeeper=Doorkeeper(
             rules=aliases,
             authenticator=ports.authenticator,
@@ -236,9 +235,10 @@ async def _est_ports(database: Database, ports: RestPorts, rules: Rules) -> EstP
             clock=ports.clock,
         ),
         rules=aliases,
-        clock=ports.clock,
+        random=os.urandom,
         profile=rules.profile,
         chain=lambda name: rules.active(name).issuer.chain,
+        signer=lambda: signer,
     )
 
 
@@ -259,10 +259,11 @@ async def _serve(folder: Path, plain_port: int, mtls_port: int, steps: Steps | N
     token = await _admit(database, hierarchy, client)
     rules = Rules(key, clock)
     ports = _ports(database, ledger, rules, clock)
+    signer = Signer(hierarchy.gateway.key, hierarchy.gateway.issuer.chain)
     mutual = tls.machine_context(
         *(part.encode() for part in served), [hierarchy.gateway.issuer.chain[0]]
     )
-    routes = [*rest.routes(ports), *est.routes(await _est_ports(database, ports, rules))]
+    routes = [*rest.routes(ports), *est.routes(await _est_ports(database, ports, rules, signer))]
     endpoints = [
         app.Endpoint(app.create(routes, random=os.urandom), _LOOPBACK, plain_port),
         app.Endpoint(app.create(routes, random=os.urandom), _LOOPBACK, mtls_port, mutual),

@@ -117,6 +117,8 @@ async def test_devices_come_by_file_and_get_codes(admin: Page, tmp_path: Path, n
     assert (code["serial"], len(code["code"])) == ("P/1", 23)
     await admin.goto("/codes?serial=P/1")
     await expect(admin.get_by_role("cell", name="open")).to_be_visible()
+    await admin.goto("/devices?metadata=blue")
+    await expect(admin.get_by_text("is no name=value")).to_be_visible()
     await admin.goto("/devices?metadata=colour%3Dblue")
     await expect(admin.get_by_text("Nothing is found.")).to_be_visible()
     await admin.get_by_label("Metadata").fill("colour=red")
